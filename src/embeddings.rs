@@ -1,0 +1,441 @@
+//! Embeddings in memory: n × d values with ids, checked once, clean ever after.
+//!
+//! A reader hands out [`RowBlock`]s; [`Collector`] checks each row as it passes (null, non-finite,
+//! zero) and keeps the sound ones. Every row of an [`Embeddings`] is finite and has a positive norm,
+//! so nothing downstream checks again.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+
+use crate::error::{Error, Result};
+
+/// How many offending ids a fault names.
+const FAULT_IDS: usize = 10;
+
+/// A borrowed row-major matrix, n × d.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    values: &'a [f32],
+    dim: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Views `values` as rows of `dim` values each.
+    ///
+    /// # Panics
+    /// If `dim` is 0 or does not divide the number of values.
+    pub fn new(values: &'a [f32], dim: usize) -> Self {
+        assert!(
+            dim > 0 && values.len().is_multiple_of(dim),
+            "{} values are no whole number of rows of dimension {dim}",
+            values.len()
+        );
+        Self { values, dim }
+    }
+
+    /// Number of rows, n.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.dim
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Values per row, d.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// All values, row after row.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        &self.values[i * self.dim..(i + 1) * self.dim]
+    }
+
+    /// The rows of `range`.
+    pub fn slice(&self, range: Range<usize>) -> Rows<'a> {
+        Rows::new(
+            &self.values[range.start * self.dim..range.end * self.dim],
+            self.dim,
+        )
+    }
+
+    /// The rows in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [f32]> + use<'a> {
+        self.values.chunks_exact(self.dim)
+    }
+}
+
+/// Element type of the vectors as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision.
+    F32,
+    /// IEEE double precision, rounded to single precision when read.
+    F64,
+}
+
+impl Dtype {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    /// `f16`, `f32` or `f64`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+        }
+    }
+}
+
+/// Ids of rows as text, in row order. Integer ids are their decimal text, so that `7` in one file
+/// meets `"7"` in another.
+#[derive(Debug, Clone, Default)]
+pub struct Ids {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Ids {
+    /// No ids.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends an id.
+    pub fn push(&mut self, id: &str) {
+        self.text.push_str(id);
+        self.ends.push(self.text.len());
+    }
+
+    /// Number of ids.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no id.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Id of row `i`.
+    pub fn get(&self, i: usize) -> &str {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.text[start..self.ends[i]]
+    }
+
+    /// The ids in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// Seeded 64-bit hash of id `i` (xxh3): who is sampled, and which block a row is in, follow from
+    /// this and never from its position.
+    pub fn hash(&self, i: usize, seed: u64) -> u64 {
+        xxh3_64_with_seed(self.get(i).as_bytes(), seed)
+    }
+
+    /// Checksum of all ids in order (xxh3, hexadecimal).
+    pub fn checksum(&self) -> String {
+        let mut hasher = Xxh3::new();
+        for id in self.iter() {
+            hasher.update(&(id.len() as u64).to_le_bytes());
+            hasher.update(id.as_bytes());
+        }
+        format!("{:016x}", hasher.digest())
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<S> for Ids {
+    fn from_iter<I: IntoIterator<Item = S>>(ids: I) -> Self {
+        let mut all = Self::new();
+        for id in ids {
+            all.push(id.as_ref());
+        }
+        all
+    }
+}
+
+/// Where a set's ids come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IdSource {
+    /// A column of the input.
+    Column(String),
+    /// No id column: the row number, counted from 0.
+    RowNumber,
+}
+
+/// Consecutive rows as a reader hands them out.
+#[derive(Debug, Default)]
+pub struct RowBlock {
+    /// One id per row.
+    pub ids: Ids,
+    /// Row-major values, rounded to f32; a null element is NaN. A null vector's values are ignored.
+    pub values: Vec<f32>,
+    /// Rows of this block whose vector is null.
+    pub nulls: Vec<usize>,
+    /// Requested metadata columns as text, each with one value per row (null: empty text).
+    pub columns: Vec<Vec<String>>,
+}
+
+/// Rows left out for one reason.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub struct Fault {
+    /// How many rows.
+    pub rows: u64,
+    /// The first few of their ids.
+    pub first_ids: Vec<String>,
+}
+
+impl Fault {
+    fn note(&mut self, id: &str) {
+        self.rows += 1;
+        if self.first_ids.len() < FAULT_IDS {
+            self.first_ids.push(id.to_owned());
+        }
+    }
+}
+
+/// Rows that were read but take part in no measure.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub struct RowFaults {
+    /// The vector is null.
+    pub null: Fault,
+    /// A value is NaN, infinite, or overflows f32.
+    pub non_finite: Fault,
+    /// Every value is 0, so that no direction exists.
+    pub zero: Fault,
+}
+
+impl RowFaults {
+    /// Rows left out in all.
+    pub fn rows(&self) -> u64 {
+        self.null.rows + self.non_finite.rows + self.zero.rows
+    }
+}
+
+/// A checked set of embeddings.
+#[derive(Debug)]
+pub struct Embeddings {
+    /// What the user called it (the path).
+    pub name: String,
+    /// Element type as stored.
+    pub dtype: Dtype,
+    /// Where the ids come from.
+    pub id_source: IdSource,
+    /// Rows read, sound or not.
+    pub rows_read: u64,
+    /// Rows left out, by reason.
+    pub faults: RowFaults,
+    /// Ids of the sound rows.
+    pub ids: Ids,
+    /// Requested metadata columns, name and one value per sound row.
+    pub columns: Vec<(String, Vec<String>)>,
+    values: Vec<f32>,
+    dim: usize,
+}
+
+impl Embeddings {
+    /// The sound rows, n × d.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows::new(&self.values, self.dim)
+    }
+
+    /// Number of sound rows, n.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether no sound row is left.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Values per row, d.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The values of the rows `order`, in that order; borrowed where that is every row as it stands.
+    pub fn gather(&self, order: &[u32]) -> Cow<'_, [f32]> {
+        let identity = order.len() == self.len()
+            && order.iter().enumerate().all(|(i, &row)| i == row as usize);
+        if identity {
+            return Cow::Borrowed(&self.values);
+        }
+        let rows = self.rows();
+        let mut values = Vec::with_capacity(order.len() * self.dim);
+        for &row in order {
+            values.extend_from_slice(rows.row(row as usize));
+        }
+        Cow::Owned(values)
+    }
+}
+
+/// Checks row blocks as they pass and keeps the sound rows.
+#[derive(Debug)]
+pub struct Collector {
+    set: Embeddings,
+}
+
+impl Collector {
+    /// Starts a set; `rows` is a capacity hint.
+    pub fn new(
+        name: String,
+        dim: usize,
+        dtype: Dtype,
+        id_source: IdSource,
+        columns: &[String],
+        rows: usize,
+    ) -> Self {
+        Self {
+            set: Embeddings {
+                name,
+                dtype,
+                id_source,
+                rows_read: 0,
+                faults: RowFaults::default(),
+                ids: Ids::new(),
+                columns: columns.iter().map(|c| (c.clone(), Vec::new())).collect(),
+                values: Vec::with_capacity(rows.saturating_mul(dim)),
+                dim,
+            },
+        }
+    }
+
+    /// Takes a block's rows.
+    pub fn push(&mut self, block: &RowBlock) {
+        let set = &mut self.set;
+        let rows = Rows::new(&block.values, set.dim);
+        assert_eq!(rows.len(), block.ids.len(), "a block has one id per row");
+        let mut nulls = block.nulls.iter().peekable();
+        for (i, row) in rows.iter().enumerate() {
+            let id = block.ids.get(i);
+            set.rows_read += 1;
+            if nulls.next_if_eq(&&i).is_some() {
+                set.faults.null.note(id);
+            } else if !row.iter().all(|v| v.is_finite()) {
+                set.faults.non_finite.note(id);
+            } else if row.iter().all(|&v| v == 0.0) {
+                set.faults.zero.note(id);
+            } else {
+                set.values.extend_from_slice(row);
+                set.ids.push(id);
+                for ((_, kept), column) in set.columns.iter_mut().zip(&block.columns) {
+                    kept.push(column[i].clone());
+                }
+            }
+        }
+    }
+
+    /// Ends the set.
+    ///
+    /// # Errors
+    /// Two rows with one id, more than 2³² − 2 rows, or no sound row at all.
+    pub fn finish(self) -> Result<Embeddings> {
+        let set = self.set;
+        if set.is_empty() {
+            let fact = if set.rows_read == 0 {
+                "no rows, expected at least one".to_owned()
+            } else {
+                format!(
+                    "none of the {} rows is usable ({} null, {} non-finite, {} zero)",
+                    set.rows_read,
+                    set.faults.null.rows,
+                    set.faults.non_finite.rows,
+                    set.faults.zero.rows
+                )
+            };
+            return Err(Error::input(&set.name, fact));
+        }
+        if set.len() >= u32::MAX as usize {
+            return Err(Error::input(
+                &set.name,
+                format!("{} rows, at most {} are supported", set.len(), u32::MAX - 1),
+            ));
+        }
+        if let IdSource::Column(column) = &set.id_source {
+            let mut seen = HashMap::with_capacity(set.len());
+            for (row, id) in set.ids.iter().enumerate() {
+                if let Some(first) = seen.insert(id, row) {
+                    return Err(Error::input(
+                        &set.name,
+                        format!(
+                            "column \"{column}\": id \"{id}\" stands on two rows (usable rows {first} and {row}), expected unique ids"
+                        ),
+                    )
+                    .hint("name the column that identifies a row with --id COLUMN"));
+                }
+            }
+        }
+        Ok(set)
+    }
+}
+
+/// Which rows of two sets carry the same id.
+#[derive(Debug, Clone, Default)]
+pub struct Join {
+    /// (reference row, current row) of every shared id, in reference order.
+    pub shared: Vec<(u32, u32)>,
+    /// Reference rows whose id the current set lacks.
+    pub only_reference: Vec<u32>,
+    /// Current rows whose id the reference set lacks.
+    pub only_current: Vec<u32>,
+}
+
+impl Join {
+    /// Joins two sets of unique ids.
+    pub fn new(reference: &Ids, current: &Ids) -> Self {
+        let mut rows: HashMap<&str, u32> = HashMap::with_capacity(current.len());
+        for (row, id) in current.iter().enumerate() {
+            rows.insert(id, row as u32);
+        }
+        let mut join = Self::default();
+        let mut matched = vec![false; current.len()];
+        for (row, id) in reference.iter().enumerate() {
+            match rows.get(id) {
+                Some(&other) => {
+                    matched[other as usize] = true;
+                    join.shared.push((row as u32, other));
+                }
+                None => join.only_reference.push(row as u32),
+            }
+        }
+        join.only_current = (0..current.len() as u32)
+            .filter(|&row| !matched[row as usize])
+            .collect();
+        join
+    }
+
+    /// The reference rows of the shared ids.
+    pub fn reference_rows(&self) -> Vec<u32> {
+        self.shared.iter().map(|&(x, _)| x).collect()
+    }
+
+    /// The current rows of the shared ids, in the same order.
+    pub fn current_rows(&self) -> Vec<u32> {
+        self.shared.iter().map(|&(_, y)| y).collect()
+    }
+}

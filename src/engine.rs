@@ -1,0 +1,227 @@
+//! Five operations on row blocks, exact and mergeable, on any device.
+//!
+//! Every heavy statistic is a fold over tiles: a *tile* is a row block of X against a row block of Y, a
+//! [`Backend`] maps it to a partial result, and partial results merge exactly, whatever their order.
+//! [`Engine`] is all the rest of the program sees of devices.
+//!
+//! # Accuracy contract
+//! Products are f32 with f32 accumulation over d: |computed − exact| ≤ (d + 4)·2⁻²³·‖x‖·‖y‖. Counts are
+//! integers. Sums are f32 within a tile of at most 64 × 64 pairs and 128-bit fixed point beyond
+//! ([`fixed::FixedSum`]). Where rows are ranked, scores are f64 products of the stored values
+//! ([`score`]), and the ranking is proven, not estimated.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::embeddings::Rows;
+use crate::error::Result;
+
+pub mod cpu;
+pub mod fixed;
+mod fold;
+pub mod gpu;
+mod gram;
+mod nearest;
+mod pair_histogram;
+mod pair_sums;
+mod project;
+pub mod score;
+pub mod tiles;
+
+pub use gram::GramProducts;
+pub use nearest::{NearestRequest, Neighbors, SelfExclusion};
+pub use pair_histogram::{COSINE_BINS, PairHistogram};
+pub use pair_sums::{BlockLayout, KernelFamily, PADDING, PairSums, SumsRequest, TileSums};
+
+/// The device that ran a computation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DeviceInfo {
+    /// What the device calls itself.
+    pub name: String,
+    /// `cpu`, `vulkan`, `metal` or `dx12`.
+    pub backend: String,
+    /// Arithmetic of the products, e.g. `f32 (avx512f)`.
+    pub precision: String,
+    /// Whether the device is a software rasteriser: good for tests, slower than the CPU path.
+    pub software: bool,
+}
+
+/// What a similarity means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// x·y / (‖x‖‖y‖), in [-1, 1].
+    Cosine,
+    /// x·y.
+    Dot,
+}
+
+/// A device: maps tiles to partial results.
+///
+/// No method has a default: an operation that a backend lacks does not compile. Rows come prepared
+/// (scaled so that no product overflows f32); a backend adds only what its kernels need.
+pub trait Backend: Send + Sync {
+    /// A row block on the device.
+    type Block: Send + Sync;
+
+    /// The device.
+    fn device(&self) -> &DeviceInfo;
+
+    /// Rows per block that suit the device for rows of dimension `dim` within `memory` bytes, a
+    /// multiple of 64.
+    fn block_rows(&self, operation: tiles::Operation, dim: usize, memory: u64) -> usize;
+
+    /// Brings rows to the device.
+    fn load(&self, rows: Rows<'_>) -> Result<Self::Block>;
+
+    /// Adds to `into` the products of x's rows with y's rows, all pairs or, with `diagonal` (x and y are
+    /// the same rows), those with i < j.
+    fn pair_histogram(
+        &self,
+        x: &Self::Block,
+        y: &Self::Block,
+        diagonal: bool,
+        into: &mut PairHistogram,
+    ) -> Result<()>;
+
+    /// Kernel sums of the pairs of x's rows with y's rows, by sum tile.
+    fn pair_sums(
+        &self,
+        x: &Self::Block,
+        y: &Self::Block,
+        request: SumsRequest<'_>,
+    ) -> Result<TileSums>;
+
+    /// Merges into `into` (one list per query) the base rows that belong there: screened by bin maxima,
+    /// scored exactly.
+    fn nearest(
+        &self,
+        queries: &Self::Block,
+        base: &Self::Block,
+        request: NearestRequest<'_>,
+        into: &mut [score::TopK],
+    ) -> Result<()>;
+
+    /// XᵀY of rows that belong together, d × d′ row-major, in f64.
+    fn gram(&self, x: &Self::Block, y: &Self::Block) -> Result<Vec<f64>>;
+
+    /// X·Wᵀ, n × p row-major; `w` holds p rows of dimension d.
+    fn project(&self, x: &Self::Block, w: &Self::Block) -> Result<Vec<f32>>;
+}
+
+/// Hears how far a computation is. All methods may be called from any thread.
+pub trait Progress: Send + Sync {
+    /// A pass of `total` steps (pairs of rows) named `operation` begins.
+    fn begin(&self, operation: &str, total: u64);
+    /// `steps` more are done.
+    fn advance(&self, steps: u64);
+    /// The pass is over.
+    fn end(&self);
+}
+
+/// Hears nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+}
+
+/// Which device to use.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// A hardware GPU where there is one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// Any adapter, hardware first; a software one will do.
+    Gpu,
+    /// The adapter with this index in `vecdrift devices`.
+    Index(usize),
+    /// The first adapter whose name contains this text.
+    Name(String),
+}
+
+/// How an [`Engine`] is set up.
+#[derive(Clone)]
+pub struct EngineConfig {
+    /// Which device.
+    pub device: DeviceChoice,
+    /// CPU threads; `None`: all cores.
+    pub threads: Option<usize>,
+    /// Working memory beyond the input, in bytes.
+    pub memory: u64,
+    /// Who hears about progress.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            threads: None,
+            memory: 512 << 20,
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+/// The operations, on one device.
+pub struct Engine {
+    backend: AnyBackend,
+    memory: u64,
+    progress: Arc<dyn Progress>,
+}
+
+enum AnyBackend {
+    Cpu(cpu::CpuBackend),
+    Gpu(Box<gpu::GpuBackend>),
+}
+
+/// Runs `$body` with `$backend` bound to the engine's backend, whichever it is.
+macro_rules! with_backend {
+    ($engine:expr, $backend:ident => $body:expr) => {
+        match &$engine.backend {
+            $crate::engine::AnyBackend::Cpu($backend) => $body,
+            $crate::engine::AnyBackend::Gpu(boxed) => {
+                let $backend = &**boxed;
+                $body
+            }
+        }
+    };
+}
+use with_backend;
+
+impl Engine {
+    /// Opens the chosen device.
+    ///
+    /// # Errors
+    /// The chosen device is not there or cannot run the kernels.
+    pub fn new(config: &EngineConfig) -> Result<Self> {
+        let cpu = || cpu::CpuBackend::new(config.threads).map(AnyBackend::Cpu);
+        let gpu = |choice| {
+            gpu::GpuBackend::new(choice, config.threads).map(|g| AnyBackend::Gpu(Box::new(g)))
+        };
+        let backend = match &config.device {
+            DeviceChoice::Cpu => cpu()?,
+            DeviceChoice::Auto if gpu::hardware_adapter().is_none() => cpu()?,
+            DeviceChoice::Auto => gpu(&DeviceChoice::Gpu)?,
+            choice => gpu(choice)?,
+        };
+        Ok(Self {
+            backend,
+            memory: config.memory,
+            progress: Arc::clone(&config.progress),
+        })
+    }
+
+    /// The device that runs everything.
+    pub fn device(&self) -> &DeviceInfo {
+        with_backend!(self, backend => backend.device())
+    }
+}

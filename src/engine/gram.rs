@@ -1,0 +1,88 @@
+//! `gram`: cross-products of rows that belong together.
+
+use super::fold::fold;
+use super::tiles::{Operation, Shape, TilePlan};
+use super::{Backend, Engine, score, with_backend};
+use crate::embeddings::Rows;
+use crate::error::Result;
+
+/// Σ over rows of xᵢyᵢᵀ, xᵢ and yᵢ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GramProducts {
+    /// Rows behind the sums, n.
+    pub rows: usize,
+    /// XᵀY, d × d′ row-major.
+    pub products: Vec<f64>,
+    /// Column sums of X, d.
+    pub x_sums: Vec<f64>,
+    /// Column sums of Y, d′.
+    pub y_sums: Vec<f64>,
+}
+
+/// Rows per partial product. Fixed, so that the order of additions is the same on any machine.
+const CHUNK: usize = 4096;
+
+impl Engine {
+    /// XᵀY and the column sums of `x` (n × d) and `y` (n × d′), rows belonging together by position.
+    ///
+    /// Chunks of 4,096 rows are multiplied by the device (the CPU in f64, a GPU in f32 by groups of at
+    /// most 64 rows) and added in row order in f64.
+    ///
+    /// # Errors
+    /// The device fails.
+    ///
+    /// # Panics
+    /// If the numbers of rows differ.
+    pub fn gram(&self, x: Rows<'_>, y: Rows<'_>) -> Result<GramProducts> {
+        assert_eq!(x.len(), y.len(), "rows belong together by position");
+        // Powers of two bring both sides to lengths near 1, where f32 products cannot overflow.
+        let exponent =
+            |rows: Rows<'_>| score::unit_exponent(rows.iter().map(score::norm).fold(0.0, f64::max));
+        let (x_exponent, y_exponent) = (exponent(x), exponent(y));
+        let mut products = vec![0.0; x.dim() * y.dim()];
+        with_backend!(self, backend => {
+            let plan = TilePlan {
+                x_rows: x.len(),
+                y_rows: y.len(),
+                x_step: CHUNK,
+                y_step: CHUNK,
+                shape: Shape::Diagonal,
+            };
+            let load = |rows: Rows<'_>, exponent| {
+                let scaled = score::scale_rows(rows, exponent);
+                backend.load(Rows::new(&scaled, rows.dim()))
+            };
+            fold(
+                backend,
+                Operation::Gram,
+                &plan,
+                &*self.progress,
+                |range| load(x.slice(range), x_exponent),
+                |range| load(y.slice(range), y_exponent),
+                |x, y, _| {
+                    for (sum, part) in products.iter_mut().zip(backend.gram(x, y)?) {
+                        *sum += part;
+                    }
+                    Ok(())
+                },
+            )?;
+        });
+        let unscale = 2f64.powi(-x_exponent) * 2f64.powi(-y_exponent);
+        products.iter_mut().for_each(|v| *v *= unscale);
+        let sums = |rows: Rows<'_>| {
+            let mut sums = vec![0.0; rows.dim()];
+            for row in rows.iter() {
+                for (sum, &v) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(v);
+                }
+            }
+            sums
+        };
+        Ok(GramProducts {
+            rows: x.len(),
+            products,
+            x_sums: sums(x),
+            y_sums: sums(y),
+        })
+    }
+}

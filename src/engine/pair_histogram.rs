@@ -1,0 +1,107 @@
+//! `pair_histogram`: the distribution of all pairwise cosines.
+
+use super::fixed::FixedSum;
+use super::fold::fold;
+use super::tiles::{Operation, Shape, TilePlan};
+use super::{Backend, Engine, Metric, score, with_backend};
+use crate::embeddings::Rows;
+use crate::error::Result;
+
+/// Bins of every cosine histogram: uniform over [-1, 1], bin i = [-1 + i/2048, -1 + (i+1)/2048), with
+/// 1 in the last one.
+pub const COSINE_BINS: usize = 4096;
+
+/// Distribution of pairwise cosines: counts, extremes, and the sums of c and c².
+///
+/// Partial results of disjoint tiles merge exactly. The sums are f32 within a sum tile of 64 × 64 pairs
+/// (aligned in both sets) and fixed point beyond it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairHistogram {
+    /// Pairs per bin; [`COSINE_BINS`] bins.
+    pub counts: Vec<u64>,
+    /// Σ c.
+    pub sum: FixedSum,
+    /// Σ c².
+    pub sum_squares: FixedSum,
+    /// Smallest cosine; +∞ when there is no pair.
+    pub min: f32,
+    /// Largest cosine; −∞ when there is no pair.
+    pub max: f32,
+}
+
+impl Default for PairHistogram {
+    fn default() -> Self {
+        Self {
+            counts: vec![0; COSINE_BINS],
+            sum: FixedSum::default(),
+            sum_squares: FixedSum::default(),
+            min: f32::INFINITY,
+            max: f32::NEG_INFINITY,
+        }
+    }
+}
+
+impl PairHistogram {
+    /// The bin of a cosine: ⌊(c + 1)·2048⌋, clamped.
+    #[inline]
+    pub fn bin(cosine: f32) -> usize {
+        // Float-to-integer casts saturate, so anything below -1 is bin 0.
+        (((cosine + 1.0) * (COSINE_BINS / 2) as f32) as usize).min(COSINE_BINS - 1)
+    }
+
+    /// Number of pairs.
+    pub fn pairs(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Adds the result of other tiles.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.sum.merge(other.sum);
+        self.sum_squares.merge(other.sum_squares);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+}
+
+impl Engine {
+    /// Cosines of all pairs: i < j within `x`, or every row of `x` with every row of `y`.
+    ///
+    /// Cosines are f32 products of rows scaled to unit length, see the accuracy contract of
+    /// [`crate::engine`]; a value within that bound of a bin edge may count on either side.
+    ///
+    /// # Errors
+    /// The device fails.
+    ///
+    /// # Panics
+    /// If the dimensions differ.
+    pub fn pair_histogram(&self, x: Rows<'_>, y: Option<Rows<'_>>) -> Result<PairHistogram> {
+        with_backend!(self, backend => {
+            let step = backend.block_rows(Operation::PairHistogram, x.dim(), self.memory);
+            let plan = TilePlan {
+                x_rows: x.len(),
+                y_rows: y.unwrap_or(x).len(),
+                x_step: step,
+                y_step: step,
+                shape: if y.is_some() { Shape::Rectangle } else { Shape::Triangle },
+            };
+            let load = |rows: Rows<'_>| {
+                let unit = score::prepare(Metric::Cosine, rows, 0);
+                backend.load(Rows::new(&unit, rows.dim()))
+            };
+            let mut histogram = PairHistogram::default();
+            fold(
+                backend,
+                Operation::PairHistogram,
+                &plan,
+                &*self.progress,
+                |range| load(x.slice(range)),
+                |range| load(y.unwrap_or(x).slice(range)),
+                |x, y, tile| backend.pair_histogram(x, y, tile.diagonal, &mut histogram),
+            )?;
+            Ok(histogram)
+        })
+    }
+}
