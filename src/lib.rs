@@ -2,4 +2,7 @@
 pub mod embeddings;
 pub mod engine;
 pub mod error;
+pub mod metrics;
+pub mod source;
+pub mod stats;
 pub use error::{Error, Result};

@@ -1,0 +1,12 @@
+//! Drift measures: one file each, made of engine operations and statistics.
+
+pub mod alignment;
+pub mod comparability;
+pub mod cosine;
+pub mod frechet;
+pub mod kmeans;
+pub mod mmd;
+pub mod moments;
+pub mod overlap;
+pub mod retrieval;
+pub mod spectrum;

@@ -1,0 +1,9 @@
+//! Statistics: pure functions on numbers.
+
+pub mod correction;
+pub mod distribution;
+pub mod interval;
+pub mod linalg;
+pub mod paired;
+pub mod permutation;
+pub mod rng;
