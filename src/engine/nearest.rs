@@ -42,10 +42,10 @@ pub struct NearestRequest<'a> {
 }
 
 impl NearestRequest<'_> {
-    /// Base rows per bin: 64, or fewer where the tile would have too few bins for k to prune by.
-    /// A power of two; 1 means that every product is kept.
-    pub fn bin_width(&self, k: usize) -> usize {
-        let mut width = 64;
+    /// Base rows per bin: `widest` (a power of two), or fewer where the tile would have too few bins for
+    /// k to prune by. 1 means that every product is kept.
+    pub fn bin_width(&self, k: usize, widest: usize) -> usize {
+        let mut width = widest;
         while width > 1 && self.base.len() / width < 8 * k {
             width /= 2;
         }
