@@ -110,11 +110,13 @@ impl Dtype {
 }
 
 /// Ids of rows as text, in row order. Integer ids are their decimal text, so that `7` in one file
-/// meets `"7"` in another.
+/// meets `"7"` in another; that they were integers is remembered for what is written.
 #[derive(Debug, Clone, Default)]
 pub struct Ids {
     text: String,
     ends: Vec<usize>,
+    /// How many of them were integers.
+    integers: usize,
 }
 
 impl Ids {
@@ -127,6 +129,35 @@ impl Ids {
     pub fn push(&mut self, id: &str) {
         self.text.push_str(id);
         self.ends.push(self.text.len());
+    }
+
+    /// Appends an integer id.
+    pub fn push_integer(&mut self, id: i64) {
+        use std::fmt::Write;
+        // Writing to a String cannot fail.
+        let _ = write!(self.text, "{id}");
+        self.ends.push(self.text.len());
+        self.integers += 1;
+    }
+
+    /// Appends id `i` of other ids.
+    pub fn push_from(&mut self, other: &Self, i: usize) {
+        self.push(other.get(i));
+        self.integers += usize::from(other.are_integers());
+    }
+
+    /// The ids of `rows`, in that order.
+    pub fn select(&self, rows: &[u32]) -> Self {
+        let mut selected = Self::new();
+        for &row in rows {
+            selected.push_from(self, row as usize);
+        }
+        selected
+    }
+
+    /// Whether every id was an integer.
+    pub fn are_integers(&self) -> bool {
+        self.integers == self.len()
     }
 
     /// Number of ids.
@@ -278,6 +309,41 @@ impl Embeddings {
         self.dim
     }
 
+    /// The values of the first requested metadata column, where one was requested.
+    pub fn first_column(&self) -> Option<&[String]> {
+        self.columns.first().map(|(_, values)| values.as_slice())
+    }
+
+    /// At most `rows` of the rows, in their order: those whose ids hash lowest under `seed`, so that two
+    /// sets keep the same items.
+    #[must_use]
+    pub fn sample(self, rows: usize, seed: u64) -> Self {
+        if rows >= self.len() {
+            return self;
+        }
+        let mut order: Vec<u32> = (0..self.len() as u32).collect();
+        order.sort_by_cached_key(|&row| (self.ids.hash(row as usize, seed), row));
+        order.truncate(rows);
+        order.sort_unstable();
+        let values = self.gather(&order).into_owned();
+        let pick = |column: &[String]| {
+            order
+                .iter()
+                .map(|&row| column[row as usize].clone())
+                .collect()
+        };
+        Self {
+            ids: self.ids.select(&order),
+            columns: self
+                .columns
+                .iter()
+                .map(|(name, c)| (name.clone(), pick(c)))
+                .collect(),
+            values,
+            ..self
+        }
+    }
+
     /// The values of the rows `order`, in that order; borrowed where that is every row as it stands.
     pub fn gather(&self, order: &[u32]) -> Cow<'_, [f32]> {
         let identity = order.len() == self.len()
@@ -342,7 +408,7 @@ impl Collector {
                 set.faults.zero.note(id);
             } else {
                 set.values.extend_from_slice(row);
-                set.ids.push(id);
+                set.ids.push_from(&block.ids, i);
                 for ((_, kept), column) in set.columns.iter_mut().zip(&block.columns) {
                     kept.push(column[i].clone());
                 }
