@@ -1,1 +1,2 @@
+//! vecdrift
 fn main() {}

@@ -1,0 +1,417 @@
+//! How results are shown: one model of a finished run, drawn as a page and as a terminal summary.
+//!
+//! A [`Page`] holds what is said; [`html`] and [`text`] only draw it, and every number goes through
+//! [`Value`], so that the two cannot disagree. Whoever has results maps them onto a `Page`; nothing
+//! here knows where a number came from.
+//!
+//! ```
+//! use vecdrift::report::{AxisCard, Page, State, TextStyle, Tone, Value, Verdict};
+//!
+//! let overlap = Value::interval(0.4412, [0.4361, 0.4463]);
+//! let page = Page {
+//!     title: "scifact v1 → v2".into(),
+//!     verdict: Some(Verdict {
+//!         action: "re-index".into(),
+//!         reason: "More than half of each document's neighbours changed.".into(),
+//!         tone: Tone::Severe,
+//!     }),
+//!     axes: vec![AxisCard {
+//!         name: "neighbourhoods".into(),
+//!         state: State::Broken,
+//!         headline: format!("overlap@10 is {overlap}"),
+//!         evidence: vec![],
+//!     }],
+//!     ..Page::default()
+//! };
+//! let summary = vecdrift::report::text(&page, &TextStyle::default());
+//! assert!(summary.contains("overlap@10 is 0.441 [0.436, 0.446]"));
+//! assert!(vecdrift::report::html(&page)?.contains("overlap@10 is 0.441 [0.436, 0.446]"));
+//! # Ok::<(), vecdrift::Error>(())
+//! ```
+
+use std::collections::HashSet;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+mod page;
+mod plot;
+mod text;
+mod value;
+
+pub use page::{
+    Align, AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark,
+    Output, Page, Plot, Point, Role, Section, Table, Tone, Verdict, XAxis,
+};
+pub use text::{TextStyle, text};
+pub use value::{State, Value};
+
+/// Widths, in pixels, at which each figure is drawn: for a desk or paper, and for a phone. Scaling
+/// one drawing down would make its words unreadable.
+const WIDE: f64 = 720.0;
+const NARROW: f64 = 352.0;
+
+/// The page as one HTML file.
+///
+/// It needs nothing but itself: no script, no font, no address outside; its content-security policy
+/// forbids all of them. It follows the reader's light or dark scheme, prints on A4, and fits
+/// a screen of 360 pixels.
+///
+/// # Errors
+/// None that data can cause; a fault in the template is reported as an output error.
+pub fn html(page: &Page) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment
+        .render_named_str(
+            "page.html",
+            include_str!("report/page.html"),
+            PageView::new(page),
+        )
+        .map_err(|error| Error::output("report page", error))
+}
+
+/// Writes a file so that it is either complete or untouched.
+///
+/// `write` fills a temporary file beside `path`, which replaces `path` once it is on disk. On an
+/// error the temporary file is removed and `path` stays as it was.
+///
+/// # Errors
+/// The directory is missing or not writable, the disk is full, or `write` fails.
+pub fn write_atomic(
+    path: &Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<()>,
+) -> Result<()> {
+    let failed = |error: std::io::Error| Error::output(path.display(), error);
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".vecdrift-");
+    // Temporary files are private by default; a result is as readable as the umask allows.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(directory).map_err(failed)?;
+    let mut buffered = BufWriter::new(file.as_file_mut());
+    write(&mut buffered)?;
+    buffered.flush().map_err(failed)?;
+    drop(buffered);
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+// What the template sees: every value already text, every figure already drawn.
+
+#[derive(Serialize)]
+struct PageView {
+    title: String,
+    subtitle: String,
+    verdict: Option<VerdictView>,
+    axes: Vec<AxisView>,
+    key_numbers: Option<TableView>,
+    warnings: Vec<String>,
+    sections: Vec<SectionView>,
+    facts: Vec<(String, String)>,
+    outputs: Vec<(String, String)>,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct VerdictView {
+    action: String,
+    reason: String,
+    tone: &'static str,
+}
+
+#[derive(Serialize)]
+struct AxisView {
+    name: String,
+    state: &'static str,
+    headline: String,
+    evidence: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct SectionView {
+    id: String,
+    title: String,
+    lead: String,
+    items: Vec<ItemView>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum ItemView {
+    Note {
+        text: String,
+    },
+    Figure {
+        number: usize,
+        title: String,
+        reading: String,
+        wide: String,
+        narrow: String,
+    },
+    Table {
+        table: TableView,
+    },
+}
+
+#[derive(Serialize)]
+struct TableView {
+    number: usize,
+    caption: String,
+    columns: Vec<ColumnView>,
+    rows: Vec<Vec<CellView>>,
+}
+
+#[derive(Serialize)]
+struct ColumnView {
+    title: String,
+    align: &'static str,
+}
+
+#[derive(Serialize)]
+struct CellView {
+    text: String,
+    align: &'static str,
+    /// The state whose colour and mark the cell carries; empty for other values.
+    state: &'static str,
+}
+
+impl PageView {
+    fn new(page: &Page) -> Self {
+        let mut tables = 0;
+        let mut figures = 0;
+        // The template's own anchors are taken before any section's.
+        let mut anchors = HashSet::from(["evidence", "key-numbers", "run"].map(str::to_owned));
+        let key_numbers = page
+            .key_numbers
+            .as_ref()
+            .map(|table| TableView::new(table, &mut tables));
+        let sections = page
+            .sections
+            .iter()
+            .map(|section| SectionView {
+                id: anchor(&section.id, &mut anchors),
+                title: clean(&section.title),
+                lead: clean(&section.lead),
+                items: section
+                    .items
+                    .iter()
+                    .map(|item| match item {
+                        Item::Note(text) => ItemView::Note { text: clean(text) },
+                        Item::Figure(figure) => ItemView::figure(figure, &mut figures),
+                        Item::Table(table) => ItemView::Table {
+                            table: TableView::new(table, &mut tables),
+                        },
+                    })
+                    .collect(),
+            })
+            .collect();
+        Self {
+            title: clean(&page.title),
+            subtitle: clean(&page.subtitle),
+            verdict: page.verdict.as_ref().map(|verdict| VerdictView {
+                action: clean(&verdict.action),
+                reason: clean(&verdict.reason),
+                tone: match verdict.tone {
+                    Tone::Good => "ok",
+                    Tone::Caution => "shifted",
+                    Tone::Severe => "broken",
+                    Tone::Undecided => "unknown",
+                },
+            }),
+            axes: page
+                .axes
+                .iter()
+                .map(|axis| AxisView {
+                    name: clean(&axis.name),
+                    state: axis.state.label(),
+                    headline: clean(&axis.headline),
+                    evidence: axis.evidence.iter().map(|line| clean(line)).collect(),
+                })
+                .collect(),
+            key_numbers,
+            warnings: page.warnings.iter().map(|line| clean(line)).collect(),
+            sections,
+            facts: page
+                .facts
+                .iter()
+                .map(|fact| (clean(&fact.name), clean(&fact.value.to_string())))
+                .collect(),
+            outputs: page
+                .outputs
+                .iter()
+                .map(|output| (clean(&output.path), clean(&output.content)))
+                .collect(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+impl ItemView {
+    fn figure(figure: &Figure, figures: &mut usize) -> Self {
+        *figures += 1;
+        ItemView::Figure {
+            number: *figures,
+            title: clean(&figure.title),
+            reading: clean(&figure.reading),
+            wide: plot::svg(figure, WIDE, &format!("figure-{figures}-wide")),
+            narrow: plot::svg(figure, NARROW, &format!("figure-{figures}-narrow")),
+        }
+    }
+}
+
+impl TableView {
+    fn new(table: &Table, tables: &mut usize) -> Self {
+        *tables += 1;
+        let align = |column: usize| match table.columns.get(column).map(|column| column.align) {
+            Some(Align::Right) => "right",
+            Some(Align::Left) | None => "left",
+        };
+        Self {
+            number: *tables,
+            caption: clean(&table.caption),
+            columns: table
+                .columns
+                .iter()
+                .enumerate()
+                .map(|(i, column)| ColumnView {
+                    title: clean(&column.title),
+                    align: align(i),
+                })
+                .collect(),
+            rows: table
+                .rows
+                .iter()
+                .map(|row| {
+                    let cells = row.iter().take(table.columns.len()).enumerate();
+                    cells
+                        .map(|(i, value)| CellView {
+                            text: clean(&value.to_string()),
+                            align: align(i),
+                            state: match value {
+                                Value::State { state, .. } => state.label(),
+                                _ => "",
+                            },
+                        })
+                        .collect()
+                })
+                .collect(),
+        }
+    }
+}
+
+/// An anchor that is safe in a link and used once.
+fn anchor(id: &str, taken: &mut HashSet<String>) -> String {
+    let slug: String = id
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let slug = match slug.trim_matches('-') {
+        "" => "section",
+        slug => slug,
+    };
+    let numbered = (2..).map(|i| format!("{slug}-{i}"));
+    let mut candidates = std::iter::once(slug.to_owned()).chain(numbered);
+    candidates
+        .find(|candidate| taken.insert(candidate.clone()))
+        .unwrap_or_default()
+}
+
+/// The text without what could act instead of being read: control characters (terminal escapes)
+/// and marks that turn the reading direction. Ids and paths come from the user's files.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => ' ',
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// Columns that the text takes on a terminal: two for East Asian wide characters and emoji, none
+/// for combining marks. Approximate, by block.
+fn display_width(text: &str) -> usize {
+    text.chars().map(character_width).sum()
+}
+
+fn character_width(c: char) -> usize {
+    match c {
+        '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{fe00}'..='\u{fe0f}' => 0,
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}' => 2,
+        _ => 1,
+    }
+}
+
+/// The text, cut to `width` columns with an ellipsis where it is longer.
+fn truncate(text: &str, width: usize) -> String {
+    if display_width(text) <= width {
+        return text.to_owned();
+    }
+    let mut used = 1;
+    let kept = text.chars().take_while(|c| {
+        used += character_width(*c);
+        used <= width
+    });
+    let mut kept: String = kept.collect();
+    kept.push('…');
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anchors_are_safe_and_unique() {
+        let mut taken = HashSet::new();
+        assert_eq!(anchor("Neighbourhoods", &mut taken), "neighbourhoods");
+        assert_eq!(anchor("neighbourhoods", &mut taken), "neighbourhoods-2");
+        assert_eq!(anchor("\"><b>", &mut taken), "b");
+        assert_eq!(anchor("", &mut taken), "section");
+    }
+
+    #[test]
+    fn text_from_files_cannot_act() {
+        assert_eq!(
+            clean("a\u{1b}[31mb\nc\u{202e}d"),
+            "a\u{fffd}[31mb c\u{fffd}d"
+        );
+    }
+
+    #[test]
+    fn widths_and_truncation() {
+        assert_eq!(display_width("abc"), 3);
+        assert_eq!(display_width("検索"), 4);
+        assert_eq!(truncate("abcdef", 4), "abc…");
+        assert_eq!(truncate("検索検索", 4), "検…");
+        assert_eq!(truncate("abcd", 4), "abcd");
+    }
+}

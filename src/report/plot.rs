@@ -1,0 +1,1233 @@
+//! Figures as inline SVG: axes, marks and legends laid out by hand, coloured by the page.
+//!
+//! Colours, fonts and dash patterns are CSS classes of the page (`s1`…`s5` for the series), so that
+//! one drawing serves light, dark and printed pages. Series differ by dash, marker and fill as well
+//! as by colour: they stay apart in grey and for readers who do not tell the colours apart.
+
+use std::fmt::Write;
+
+use super::page::{
+    BarSeries, Figure, Histogram, IntervalRow, Line, Mark, Plot, Point, Role, XAxis,
+};
+use super::value::{Value, tick};
+use super::{clean, display_width, truncate};
+
+/// Height of a line of text in a drawing.
+const LINE: f64 = 16.0;
+/// Width of a character in the drawing's font, on the generous side: a font cannot be measured here.
+const CHARACTER: f64 = 6.9;
+/// Room between neighbouring words on one line.
+const GAP: f64 = 10.0;
+/// Series that can be told apart; more share the styles in turn.
+const STYLES: usize = 5;
+/// More bins than this are narrower than the pen.
+const MAX_BINS: usize = 120;
+
+/// The figure as one SVG element, `width` pixels wide, its inner ids prefixed with `id`.
+///
+/// Never fails: what cannot be drawn (no data, one value) is drawn as what it is.
+pub(super) fn svg(figure: &Figure, width: f64, id: &str) -> String {
+    let mut canvas = Canvas::new(width, id);
+    match &figure.plot {
+        Plot::Densities {
+            x_label,
+            series,
+            marks,
+        } => densities(&mut canvas, x_label, series, marks),
+        Plot::Curve {
+            x_label,
+            y_label,
+            x_axis,
+            series,
+            levels,
+        } => curve(&mut canvas, x_label, y_label, x_axis, series, levels),
+        Plot::Bars {
+            x_label,
+            y_label,
+            categories,
+            series,
+        } => bars(&mut canvas, x_label, y_label, categories, series),
+        Plot::Intervals {
+            x_label,
+            no_effect,
+            rows,
+        } => intervals(&mut canvas, x_label, *no_effect, rows),
+    }
+    canvas.finish(&figure.title, &description(&figure.plot))
+}
+
+/// The drawing in words, for readers who cannot see it.
+fn description(plot: &Plot) -> String {
+    let mut text = String::new();
+    let mut say = |sentence: String| {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&sentence);
+    };
+    match plot {
+        Plot::Densities {
+            x_label,
+            series,
+            marks,
+        } => {
+            say(format!("Distributions of {x_label}."));
+            for histogram in series {
+                match support(histogram) {
+                    Some((lo, hi)) => say(format!(
+                        "{}: {} values from {} to {}.",
+                        histogram.name,
+                        Value::Count(histogram.counts.iter().sum()),
+                        Value::Number(lo),
+                        Value::Number(hi)
+                    )),
+                    None => say(format!("{}: no data.", histogram.name)),
+                }
+            }
+            for mark in marks {
+                say(format!(
+                    "Mark at {}: {}.",
+                    Value::Number(mark.at),
+                    mark.label
+                ));
+            }
+        }
+        Plot::Curve {
+            x_label,
+            y_label,
+            series,
+            levels,
+            ..
+        } => {
+            say(format!("{y_label} over {x_label}."));
+            for line in series {
+                match (line.points.first(), line.points.last()) {
+                    (Some(first), Some(last)) => say(format!(
+                        "{}: {} points, from {} at {} to {} at {}.",
+                        line.name,
+                        line.points.len(),
+                        Value::Number(first.y),
+                        Value::Setting(first.x),
+                        Value::Number(last.y),
+                        Value::Setting(last.x)
+                    )),
+                    _ => say(format!("{}: no data.", line.name)),
+                }
+            }
+            for level in levels {
+                say(format!(
+                    "Level {}: {}.",
+                    Value::Setting(level.at),
+                    level.label
+                ));
+            }
+        }
+        Plot::Bars {
+            x_label,
+            y_label,
+            categories,
+            series,
+        } => {
+            say(format!("{y_label} by {x_label}."));
+            for BarSeries { name, values } in series {
+                let list: Vec<String> = categories
+                    .iter()
+                    .zip(values)
+                    .map(|(category, value)| format!("{category}: {}", Value::Setting(*value)))
+                    .collect();
+                say(format!("{name}: {}.", list.join(", ")));
+            }
+        }
+        Plot::Intervals { x_label, rows, .. } => {
+            say(format!("{x_label}."));
+            for row in rows {
+                let margin = row
+                    .margin
+                    .map(|margin| format!(", margin {}", Value::Setting(margin)))
+                    .unwrap_or_default();
+                say(format!("{}: {}{margin}.", row.label, interval_value(row)));
+            }
+        }
+    }
+    text
+}
+
+// ---------------------------------------------------------------------------------------------
+// The four forms
+
+fn densities(canvas: &mut Canvas, x_label: &str, series: &[Histogram], marks: &[Mark]) {
+    let curves: Vec<Vec<Bin>> = series.iter().map(density).collect();
+    let peak = curves
+        .iter()
+        .flatten()
+        .map(|bin| bin.density)
+        .fold(0.0, f64::max);
+
+    let mut bounds = Bounds::default();
+    for bin in curves.iter().flatten() {
+        bounds.include(bin.lo);
+        bounds.include(bin.hi);
+    }
+    marks.iter().for_each(|mark| bounds.include(mark.at));
+
+    let legend: Vec<LegendEntry> = series
+        .iter()
+        .zip(&curves)
+        .enumerate()
+        .map(|(i, (histogram, bins))| LegendEntry {
+            name: if bins.is_empty() {
+                format!("{} (no data)", histogram.name)
+            } else {
+                histogram.name.clone()
+            },
+            class: style(i),
+            glyph: Glyph::Area,
+        })
+        .collect();
+    let top = canvas.legend(&legend, 4.0);
+    // With no spread at all there is no density to scale: spikes stand for "all of it".
+    let y_bounds = Bounds::of([0.0, if peak > 0.0 { peak } else { 1.0 }]);
+    let y_ticks = if peak > 0.0 {
+        linear_ticks(&y_bounds, 4)
+    } else {
+        Vec::new()
+    };
+    let left = tick_room(&y_ticks);
+    let frame = Frame::new(
+        canvas,
+        FrameSpec {
+            top,
+            height: 190.0,
+            x: bounds.padded(0.02),
+            x_scale: &XAxis::Linear,
+            y: y_bounds.up_to(y_ticks.last().copied()),
+            y_ticks,
+            x_label,
+            y_label: "density (area 1)",
+            left,
+            right: 8.0,
+            mark_labels: marks,
+        },
+    );
+    if bounds.is_empty() {
+        return frame.no_data(canvas);
+    }
+    for (i, bins) in curves.iter().enumerate() {
+        let class = style(i);
+        let Some(first) = bins.first() else { continue };
+        if first.density <= 0.0 {
+            let x = frame.x(first.lo);
+            canvas.line(x, frame.bottom, x, frame.top, &format!("curve {class}"));
+            continue;
+        }
+        let mut path = format!("M{} {}", px(frame.x(first.lo)), px(frame.bottom));
+        for bin in bins {
+            let y = px(frame.y(bin.density));
+            let _ = write!(path, "V{y}H{}", px(frame.x(bin.hi)));
+        }
+        let _ = write!(path, "V{}", px(frame.bottom));
+        canvas.path(&path, &format!("area {class}"), None);
+        canvas.path(&path, &format!("curve {class}"), None);
+    }
+    frame.draw_marks(canvas, marks);
+}
+
+fn curve(
+    canvas: &mut Canvas,
+    x_label: &str,
+    y_label: &str,
+    x_axis: &XAxis,
+    series: &[Line],
+    levels: &[Mark],
+) {
+    let mut styles = 0;
+    let drawn: Vec<(String, &Line, Vec<Point>)> = series
+        .iter()
+        .map(|line| {
+            let class = match line.role {
+                Role::Baseline => "base".to_owned(),
+                Role::Measured => {
+                    styles += 1;
+                    style(styles - 1)
+                }
+            };
+            let points = line
+                .points
+                .iter()
+                .filter(|point| !matches!(x_axis, XAxis::Log) || point.x > 0.0)
+                .copied()
+                .collect();
+            (class, line, points)
+        })
+        .collect();
+
+    let (mut x, mut y) = (Bounds::default(), Bounds::default());
+    for point in drawn.iter().flat_map(|(_, _, points)| points) {
+        x.include(point.x);
+        y.include(point.y);
+        point
+            .interval
+            .iter()
+            .flatten()
+            .for_each(|end| y.include(*end));
+    }
+    let empty = x.is_empty();
+    levels.iter().for_each(|level| y.include(level.at));
+    // Zero belongs on the axis when it is near: differences then show in proportion.
+    if !y.is_empty() && y.lo > 0.0 && y.lo < 0.6 * y.hi {
+        y.include(0.0);
+    }
+
+    // Names stand at the ends of the curves where they fit, else in a legend.
+    let names: Vec<&str> = drawn
+        .iter()
+        .filter(|(_, _, points)| !points.is_empty())
+        .map(|(_, line, _)| line.name.as_str())
+        .chain(levels.iter().map(|level| level.label.as_str()))
+        .collect();
+    let widest = names
+        .iter()
+        .map(|name| text_width(name))
+        .fold(0.0, f64::max);
+    let height = 200.0;
+    let direct = widest + 14.0 < 0.34 * canvas.width && names.len() as f64 * LINE < height;
+    let mut legend: Vec<LegendEntry> = drawn
+        .iter()
+        .filter(|(_, _, points)| !direct || points.is_empty())
+        .map(|(class, line, points)| LegendEntry {
+            name: if points.is_empty() {
+                format!("{} (no data)", line.name)
+            } else {
+                line.name.clone()
+            },
+            class: class.clone(),
+            glyph: match line.role {
+                Role::Measured => Glyph::MarkedLine,
+                Role::Baseline => Glyph::Line,
+            },
+        })
+        .collect();
+    if !direct {
+        legend.extend(levels.iter().map(|level| LegendEntry {
+            name: level.label.clone(),
+            class: "level".to_owned(),
+            glyph: Glyph::Line,
+        }));
+    }
+    let top = canvas.legend(&legend, 4.0);
+    let y = if y.is_empty() {
+        Bounds::of([0.0, 1.0])
+    } else {
+        y
+    };
+    let y_ticks = linear_ticks(&y, 5);
+    let left = tick_room(&y_ticks);
+    let frame = Frame::new(
+        canvas,
+        FrameSpec {
+            top,
+            height,
+            x: match x_axis {
+                XAxis::Log => x.padded_log(0.04),
+                _ => x.padded(0.03),
+            },
+            x_scale: x_axis,
+            y: y.down_to(y_ticks.first().copied())
+                .up_to(y_ticks.last().copied()),
+            y_ticks,
+            x_label,
+            y_label,
+            left,
+            right: if direct { widest + 18.0 } else { 12.0 },
+            mark_labels: &[],
+        },
+    );
+    if empty {
+        return frame.no_data(canvas);
+    }
+    for level in levels {
+        let y = frame.y(level.at);
+        canvas.line(frame.left, y, frame.right, y, "level");
+    }
+    let mut end_labels: Vec<EndLabel> = levels
+        .iter()
+        .map(|level| EndLabel {
+            y: frame.y(level.at),
+            text: &level.label,
+            class: "muted".to_owned(),
+        })
+        .collect();
+    for (class, line, points) in &drawn {
+        draw_line(canvas, &frame, class, line.role, points);
+        if let Some(last) = points.last() {
+            end_labels.push(EndLabel {
+                y: frame.y(last.y),
+                text: &line.name,
+                class: match line.role {
+                    Role::Measured => format!("name {class}"),
+                    Role::Baseline => "muted".to_owned(),
+                },
+            });
+        }
+    }
+    if direct {
+        spread(&mut end_labels, frame.top, frame.bottom);
+        for label in &end_labels {
+            let at = (frame.right + 8.0, label.y + 4.0);
+            canvas.text(at, Anchor::Start, &label.class, label.text);
+        }
+    }
+}
+
+fn draw_line(canvas: &mut Canvas, frame: &Frame, class: &str, role: Role, points: &[Point]) {
+    // Few points carry whiskers, many a band.
+    const MAX_WHISKERS: usize = 24;
+    let with_interval: Vec<(f64, [f64; 2])> = points
+        .iter()
+        .filter_map(|point| Some((point.x, point.interval?)))
+        .collect();
+    if with_interval.len() > MAX_WHISKERS {
+        let mut path = String::new();
+        let upper = with_interval.iter().map(|(x, [_, high])| (*x, *high));
+        let lower = with_interval.iter().rev().map(|(x, [low, _])| (*x, *low));
+        for (i, (x, y)) in upper.chain(lower).enumerate() {
+            let command = if i == 0 { 'M' } else { 'L' };
+            let _ = write!(path, "{command}{} {}", px(frame.x(x)), px(frame.y(y)));
+        }
+        path.push('Z');
+        canvas.path(&path, &format!("band {class}"), None);
+    } else {
+        for (x, [low, high]) in &with_interval {
+            let (x, low, high) = (frame.x(*x), frame.y(*low), frame.y(*high));
+            let path = format!(
+                "M{0} {1}H{2}M{3} {1}V{4}M{0} {4}H{2}",
+                px(x - 4.0),
+                px(low),
+                px(x + 4.0),
+                px(x),
+                px(high)
+            );
+            canvas.path(&path, &format!("whisker {class}"), None);
+        }
+    }
+    let mut path = String::new();
+    for (i, point) in points.iter().enumerate() {
+        let command = if i == 0 { 'M' } else { 'L' };
+        let (x, y) = (frame.x(point.x), frame.y(point.y));
+        let _ = write!(path, "{command}{} {}", px(x), px(y));
+    }
+    if points.len() > 1 {
+        canvas.path(&path, &format!("curve {class}"), None);
+    }
+    if role == Role::Measured && points.len() <= 2 * MAX_WHISKERS {
+        for point in points {
+            let value = match point.interval {
+                Some(interval) => Value::interval(point.y, interval),
+                None => Value::Number(point.y),
+            };
+            let tip = format!("{}: {value}", Value::Setting(point.x));
+            canvas.marker((frame.x(point.x), frame.y(point.y)), class, Some(&tip));
+        }
+    } else if let ([point], Role::Baseline) = (points, role) {
+        canvas.marker((frame.x(point.x), frame.y(point.y)), class, None);
+    }
+}
+
+fn bars(
+    canvas: &mut Canvas,
+    x_label: &str,
+    y_label: &str,
+    categories: &[String],
+    series: &[BarSeries],
+) {
+    let mut y = Bounds::of([0.0]);
+    series
+        .iter()
+        .flat_map(|bar_series| bar_series.values.iter().take(categories.len()))
+        .for_each(|value| y.include(*value));
+    let empty = categories.is_empty() || series.iter().all(|s| s.values.is_empty());
+    if y.lo == y.hi {
+        y.include(1.0);
+    }
+    let legend: Vec<LegendEntry> = series
+        .iter()
+        .enumerate()
+        .filter(|(_, bar_series)| series.len() > 1 || bar_series.values.is_empty())
+        .map(|(i, bar_series)| LegendEntry {
+            name: if bar_series.values.is_empty() {
+                format!("{} (no data)", bar_series.name)
+            } else {
+                bar_series.name.clone()
+            },
+            class: style(i),
+            glyph: Glyph::Bar,
+        })
+        .collect();
+    let top = canvas.legend(&legend, 4.0);
+    let y_ticks = linear_ticks(&y, 5);
+    let left = tick_room(&y_ticks);
+    let frame = Frame::new(
+        canvas,
+        FrameSpec {
+            top,
+            height: 180.0,
+            x: Bounds::of([0.0, categories.len().max(1) as f64]),
+            x_scale: &XAxis::Labelled(Vec::new()),
+            y: y.down_to(y_ticks.first().copied())
+                .up_to(y_ticks.last().copied()),
+            y_ticks,
+            x_label,
+            y_label,
+            left,
+            right: 8.0,
+            mark_labels: &[],
+        },
+    );
+    if empty {
+        return frame.no_data(canvas);
+    }
+    let slot = (frame.right - frame.left) / categories.len() as f64;
+    let bar = (0.78 * slot / series.len() as f64).min(48.0);
+    let zero = frame.y(0.0);
+    for (i, bar_series) in series.iter().enumerate() {
+        let class = style(i);
+        let offset = (i as f64 - series.len() as f64 / 2.0) * bar;
+        for (j, (category, value)) in categories.iter().zip(&bar_series.values).enumerate() {
+            let x = frame.left + (j as f64 + 0.5) * slot + offset;
+            let y = frame.y(*value);
+            let tip = format!("{category}: {}", Value::Setting(*value));
+            let path = format!(
+                "M{} {}V{}H{}V{}Z",
+                px(x),
+                px(zero),
+                px(y),
+                px(x + bar - 1.0),
+                px(zero)
+            );
+            canvas.path(&path, &format!("bar {class}"), Some(&tip));
+            if i % 2 == 1 {
+                let hatch = format!("url(#{}-hatch)", canvas.id);
+                canvas.needs_hatch = true;
+                let _ = write!(canvas.body, r#"<path d="{path}" fill="{hatch}"/>"#);
+            }
+        }
+    }
+    if y.lo < 0.0 {
+        canvas.line(frame.left, zero, frame.right, zero, "axis");
+    }
+    let widest = categories
+        .iter()
+        .map(|name| text_width(name))
+        .fold(0.0, f64::max);
+    let every = ((widest + GAP) / slot).ceil().max(1.0) as usize;
+    for (j, category) in categories.iter().enumerate().step_by(every) {
+        let x = frame.left + (j as f64 + 0.5) * slot;
+        let at = (x, frame.bottom + LINE);
+        canvas.text(at, Anchor::Middle, "tick", category);
+    }
+}
+
+fn intervals(canvas: &mut Canvas, x_label: &str, no_effect: Option<f64>, rows: &[IntervalRow]) {
+    let mut bounds = Bounds::default();
+    for row in rows {
+        row.estimate.iter().for_each(|x| bounds.include(*x));
+        row.interval
+            .iter()
+            .flatten()
+            .for_each(|x| bounds.include(*x));
+        row.margin.iter().for_each(|x| bounds.include(*x));
+    }
+    let empty = bounds.is_empty();
+    no_effect.iter().for_each(|x| bounds.include(*x));
+
+    let values: Vec<String> = rows
+        .iter()
+        .map(|row| interval_value(row).to_string())
+        .collect();
+    let label_width = rows
+        .iter()
+        .map(|row| text_width(&row.label))
+        .fold(0.0, f64::max);
+    let value_width = values
+        .iter()
+        .map(|value| text_width(value))
+        .fold(0.0, f64::max);
+    // Where label, interval and value do not fit side by side, the words get a line of their own.
+    let stacked = canvas.width - label_width - value_width < 0.38 * canvas.width;
+    let row_height = if stacked { 40.0 } else { 26.0 };
+    let mut legend = vec![LegendEntry {
+        name: "estimate and interval".to_owned(),
+        class: "s1".to_owned(),
+        glyph: Glyph::MarkedLine,
+    }];
+    if rows.iter().any(|row| row.margin.is_some()) {
+        legend.push(LegendEntry {
+            name: "margin".to_owned(),
+            class: "margin".to_owned(),
+            glyph: Glyph::Margin,
+        });
+    }
+    let top = canvas.legend(&legend, 4.0);
+    let frame = Frame::new(
+        canvas,
+        FrameSpec {
+            top: top - LINE,
+            height: row_height * rows.len().max(1) as f64,
+            x: bounds.padded(0.05),
+            x_scale: &XAxis::Linear,
+            y: Bounds::of([0.0, 1.0]),
+            y_ticks: Vec::new(),
+            x_label,
+            y_label: "",
+            left: if stacked { 12.0 } else { label_width + 20.0 },
+            right: if stacked { 12.0 } else { value_width + 20.0 },
+            mark_labels: &[],
+        },
+    );
+    if empty && rows.is_empty() {
+        return frame.no_data(canvas);
+    }
+    if let Some(x) = no_effect {
+        let x = frame.x(x);
+        canvas.line(x, frame.top, x, frame.bottom, "axis");
+    }
+    for (i, (row, value)) in rows.iter().zip(&values).enumerate() {
+        let row_top = frame.top + i as f64 * row_height;
+        let y = row_top + if stacked { 28.0 } else { 13.0 };
+        let words = if stacked { row_top + 14.0 } else { y + 4.0 };
+        let (label_x, value_x) = if stacked {
+            (frame.left, frame.right)
+        } else {
+            (0.0, canvas.width)
+        };
+        canvas.text((label_x, words), Anchor::Start, "label", &row.label);
+        canvas.text((value_x, words), Anchor::End, "label number", value);
+        if let Some([low, high]) = row.interval {
+            let path = format!(
+                "M{0} {1}V{2}M{0} {3}H{4}M{4} {1}V{2}",
+                px(frame.x(low)),
+                px(y - 4.0),
+                px(y + 4.0),
+                px(y),
+                px(frame.x(high))
+            );
+            canvas.path(&path, "whisker s1", None);
+        }
+        if let Some(margin) = row.margin {
+            let tip = format!("margin {}", Value::Setting(margin));
+            canvas.margin((frame.x(margin), y), Some(&tip));
+        }
+        if let Some(estimate) = row.estimate {
+            canvas.marker((frame.x(estimate), y), "s1", Some(value));
+        }
+    }
+}
+
+fn interval_value(row: &IntervalRow) -> Value {
+    match (row.estimate, row.interval) {
+        (Some(estimate), Some(interval)) => Value::interval(estimate, interval),
+        (estimate, _) => Value::from(estimate),
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Data to drawable data
+
+struct Bin {
+    lo: f64,
+    hi: f64,
+    /// Share of all counts per unit of x; 0 marks a spike without width.
+    density: f64,
+}
+
+/// The part of the histogram that holds counts, in at most `MAX_BINS` bins, scaled to area one.
+fn density(histogram: &Histogram) -> Vec<Bin> {
+    let total: u64 = histogram.counts.iter().sum();
+    let bins: Vec<(f64, f64, u64)> = histogram
+        .edges
+        .windows(2)
+        .zip(&histogram.counts)
+        .map(|(edge, count)| (edge[0], edge[1], *count))
+        .collect();
+    let filled = |bin: &(f64, f64, u64)| bin.2 > 0;
+    let (Some(first), Some(last)) = (bins.iter().position(filled), bins.iter().rposition(filled))
+    else {
+        return Vec::new();
+    };
+    let bins = &bins[first..=last];
+    bins.chunks(bins.len().div_ceil(MAX_BINS))
+        .map(|chunk| {
+            let (lo, hi) = (chunk[0].0, chunk[chunk.len() - 1].1);
+            let count: u64 = chunk.iter().map(|bin| bin.2).sum();
+            let width = hi - lo;
+            Bin {
+                lo,
+                hi,
+                density: if width > 0.0 {
+                    count as f64 / total as f64 / width
+                } else {
+                    0.0
+                },
+            }
+        })
+        .collect()
+}
+
+/// The interval in which the histogram holds counts.
+fn support(histogram: &Histogram) -> Option<(f64, f64)> {
+    let bins = density(histogram);
+    Some((bins.first()?.lo, bins.last()?.hi))
+}
+
+/// Smallest interval that holds what was included.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    lo: f64,
+    hi: f64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            lo: f64::INFINITY,
+            hi: f64::NEG_INFINITY,
+        }
+    }
+}
+
+impl Bounds {
+    fn of<const N: usize>(values: [f64; N]) -> Self {
+        let mut bounds = Self::default();
+        values.iter().for_each(|x| bounds.include(*x));
+        bounds
+    }
+
+    fn include(&mut self, x: f64) {
+        if x.is_finite() {
+            self.lo = self.lo.min(x);
+            self.hi = self.hi.max(x);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lo > self.hi
+    }
+
+    /// With room on both sides; a single value gets an interval around it, nothing gets [0, 1].
+    fn padded(&self, share: f64) -> Self {
+        if self.is_empty() {
+            return Self { lo: 0.0, hi: 1.0 };
+        }
+        let span = self.hi - self.lo;
+        let pad = if span > 1e-12 * self.lo.abs().max(self.hi.abs()) {
+            share * span
+        } else if self.lo == 0.0 {
+            0.5
+        } else {
+            0.1 * self.lo.abs()
+        };
+        Self {
+            lo: self.lo - pad,
+            hi: self.hi + pad,
+        }
+    }
+
+    /// As `padded`, for positive bounds on a logarithmic axis.
+    fn padded_log(&self, share: f64) -> Self {
+        if self.is_empty() {
+            return Self { lo: 1.0, hi: 10.0 };
+        }
+        let span = (self.hi / self.lo).ln();
+        let factor = if span > 1e-9 {
+            (share * span).exp()
+        } else {
+            2.0
+        };
+        Self {
+            lo: self.lo / factor,
+            hi: self.hi * factor,
+        }
+    }
+
+    fn up_to(mut self, x: Option<f64>) -> Self {
+        x.iter().for_each(|x| self.include(*x));
+        self
+    }
+
+    fn down_to(self, x: Option<f64>) -> Self {
+        self.up_to(x)
+    }
+}
+
+/// Round positions that cover the bounds, about `target` steps apart from end to end.
+fn linear_ticks(bounds: &Bounds, target: usize) -> Vec<f64> {
+    let bounds = if bounds.hi > bounds.lo {
+        *bounds
+    } else {
+        bounds.padded(0.1)
+    };
+    let step = nice_step((bounds.hi - bounds.lo) / target.max(1) as f64);
+    let first = (bounds.lo / step + 1e-9).floor();
+    let last = (bounds.hi / step - 1e-9).ceil();
+    if !(step > 0.0 && last - first <= 1e3) {
+        return Vec::new();
+    }
+    (0..=(last - first) as i64)
+        .map(|i| (first + i as f64) * step)
+        .collect()
+}
+
+/// The round number (1, 2, 5 × 10ⁿ) next above `step`.
+fn nice_step(step: f64) -> f64 {
+    let power = 10f64.powf(step.log10().floor());
+    let mantissa = step / power;
+    let round = [1.0, 2.0, 5.0]
+        .into_iter()
+        .find(|round| mantissa <= round * (1.0 + 1e-9))
+        .unwrap_or(10.0);
+    round * power
+}
+
+/// Round positions within positive bounds: 1, 2, 5 per decade, or powers of ten where those are
+/// enough.
+fn log_ticks(bounds: &Bounds) -> Vec<f64> {
+    let decades = (bounds.hi / bounds.lo).log10();
+    let mantissas: &[f64] = if decades > 4.0 {
+        &[1.0]
+    } else {
+        &[1.0, 2.0, 5.0]
+    };
+    let (first, last) = (bounds.lo.log10().floor(), bounds.hi.log10().ceil());
+    (first as i32..=last as i32)
+        .flat_map(|power| mantissas.iter().map(move |m| m * 10f64.powi(power)))
+        .filter(|x| *x >= bounds.lo * (1.0 - 1e-9) && *x <= bounds.hi * (1.0 + 1e-9))
+        .collect()
+}
+
+// ---------------------------------------------------------------------------------------------
+// Axes
+
+struct FrameSpec<'a> {
+    top: f64,
+    height: f64,
+    x: Bounds,
+    x_scale: &'a XAxis,
+    y: Bounds,
+    y_ticks: Vec<f64>,
+    x_label: &'a str,
+    y_label: &'a str,
+    /// Room kept free left and right of the axes.
+    left: f64,
+    right: f64,
+    /// Marks whose labels need room above the axes.
+    mark_labels: &'a [Mark],
+}
+
+/// Room left of the axes for the widest tick label.
+fn tick_room(y_ticks: &[f64]) -> f64 {
+    let labels = y_tick_labels(y_ticks);
+    labels
+        .iter()
+        .map(|(_, label)| text_width(label))
+        .fold(0.0, f64::max)
+        + 12.0
+}
+
+/// The drawn axes: maps data to pixels.
+struct Frame {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+    x: Bounds,
+    y: Bounds,
+    log_x: bool,
+    /// Lane of each mark's label, and its horizontal span.
+    mark_lanes: Vec<(usize, f64)>,
+}
+
+impl Frame {
+    /// Lays out and draws the axes; sets the height of the canvas.
+    fn new(canvas: &mut Canvas, spec: FrameSpec) -> Self {
+        let mut frame = Self {
+            left: spec.left,
+            right: (canvas.width - spec.right).max(spec.left + 40.0),
+            top: 0.0,
+            bottom: 0.0,
+            x: spec.x,
+            y: spec.y,
+            log_x: matches!(spec.x_scale, XAxis::Log),
+            mark_lanes: Vec::new(),
+        };
+        frame.mark_lanes = frame.lanes(spec.mark_labels, canvas.width);
+        let lanes = frame
+            .mark_lanes
+            .iter()
+            .map(|(lane, _)| lane + 1)
+            .max()
+            .unwrap_or(0);
+        let y_label_row = if spec.y_label.is_empty() {
+            0.0
+        } else {
+            LINE + 2.0
+        };
+        frame.top = spec.top + y_label_row + lanes as f64 * LINE + 6.0;
+        frame.bottom = frame.top + spec.height;
+        canvas.height = frame.bottom + 2.0 * LINE + 10.0;
+
+        if !spec.y_label.is_empty() {
+            let at = (0.0, spec.top + LINE - 4.0);
+            canvas.text(at, Anchor::Start, "muted", spec.y_label);
+        }
+        for (y, label) in y_tick_labels(&spec.y_ticks) {
+            let at = frame.y(y);
+            canvas.line(frame.left, at, frame.right, at, "grid");
+            canvas.text((frame.left - 6.0, at + 4.0), Anchor::End, "tick", &label);
+        }
+        canvas.line(frame.left, frame.bottom, frame.right, frame.bottom, "axis");
+        frame.x_ticks(canvas, spec.x_scale);
+        let middle = (frame.left + frame.right) / 2.0;
+        let at = (middle, frame.bottom + 2.0 * LINE + 2.0);
+        canvas.text(at, Anchor::Middle, "muted", spec.x_label);
+        frame
+    }
+
+    fn x(&self, x: f64) -> f64 {
+        let share = if self.log_x {
+            (x / self.x.lo).ln() / (self.x.hi / self.x.lo).ln()
+        } else {
+            (x - self.x.lo) / (self.x.hi - self.x.lo)
+        };
+        self.left + share * (self.right - self.left)
+    }
+
+    fn y(&self, y: f64) -> f64 {
+        let share = (y - self.y.lo) / (self.y.hi - self.y.lo);
+        self.bottom - share * (self.bottom - self.top)
+    }
+
+    fn x_ticks(&self, canvas: &mut Canvas, scale: &XAxis) {
+        let ticks: Vec<(f64, String)> = match scale {
+            XAxis::Linear => {
+                let target = ((self.right - self.left) / 80.0).round().clamp(2.0, 8.0);
+                let ticks = linear_ticks(&self.x, target as usize);
+                let step = tick_step(&ticks);
+                ticks.iter().map(|x| (*x, tick(*x, step))).collect()
+            }
+            XAxis::Log => log_ticks(&self.x)
+                .into_iter()
+                .map(|x| (x, tick(x, x)))
+                .collect(),
+            XAxis::Labelled(marks) => marks
+                .iter()
+                .map(|mark| (mark.at, mark.label.clone()))
+                .collect(),
+        };
+        let mut free_from = f64::NEG_INFINITY;
+        for (x, label) in ticks {
+            let at = self.x(x);
+            if at < self.left - 0.5 || at > self.right + 0.5 {
+                continue;
+            }
+            canvas.line(at, self.bottom, at, self.bottom + 4.0, "axis");
+            let half = text_width(&label) / 2.0;
+            if at - half >= free_from {
+                canvas.text((at, self.bottom + LINE), Anchor::Middle, "tick", &label);
+                free_from = at + half + GAP;
+            }
+        }
+    }
+
+    /// For each mark the lowest lane above the axes in which its label overlaps no other.
+    fn lanes(&self, marks: &[Mark], width: f64) -> Vec<(usize, f64)> {
+        let mut order: Vec<usize> = (0..marks.len()).collect();
+        order.sort_by(|a, b| marks[*a].at.total_cmp(&marks[*b].at));
+        let mut free_from: Vec<f64> = Vec::new();
+        let mut lanes = vec![(0, 0.0); marks.len()];
+        for i in order {
+            let label = text_width(&marks[i].label).min(width);
+            let start = (self.x(marks[i].at) - label / 2.0)
+                .min(width - label)
+                .max(0.0);
+            let lane = free_from
+                .iter()
+                .position(|free| start >= *free)
+                .unwrap_or(free_from.len());
+            if lane == free_from.len() {
+                free_from.push(0.0);
+            }
+            free_from[lane] = start + label + GAP;
+            lanes[i] = (lane, start + label / 2.0);
+        }
+        lanes
+    }
+
+    fn draw_marks(&self, canvas: &mut Canvas, marks: &[Mark]) {
+        for (mark, (lane, middle)) in marks.iter().zip(&self.mark_lanes) {
+            let x = self.x(mark.at);
+            let label_base = self.top - 8.0 - *lane as f64 * LINE;
+            canvas.line(x, self.bottom, x, label_base + 4.0, "mark");
+            canvas.text(
+                (*middle, label_base),
+                Anchor::Middle,
+                "label halo",
+                &mark.label,
+            );
+        }
+    }
+
+    fn no_data(&self, canvas: &mut Canvas) {
+        let at = (
+            (self.left + self.right) / 2.0,
+            (self.top + self.bottom) / 2.0 + 4.0,
+        );
+        canvas.text(at, Anchor::Middle, "muted", "no data");
+    }
+}
+
+fn y_tick_labels(ticks: &[f64]) -> Vec<(f64, String)> {
+    let step = tick_step(ticks);
+    ticks.iter().map(|y| (*y, tick(*y, step))).collect()
+}
+
+fn tick_step(ticks: &[f64]) -> f64 {
+    match ticks {
+        [first, second, ..] => nice_step((second - first) * (1.0 - 1e-6)),
+        _ => 1.0,
+    }
+}
+
+struct EndLabel<'a> {
+    y: f64,
+    text: &'a str,
+    class: String,
+}
+
+/// Moves labels apart vertically, each as little as the order allows, within the frame.
+fn spread(labels: &mut [EndLabel], top: f64, bottom: f64) {
+    labels.sort_by(|a, b| a.y.total_cmp(&b.y));
+    let mut free_from = top;
+    for label in labels.iter_mut() {
+        label.y = label.y.max(free_from);
+        free_from = label.y + LINE;
+    }
+    let mut free_to = bottom;
+    for label in labels.iter_mut().rev() {
+        label.y = label.y.min(free_to);
+        free_to = label.y - LINE;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The drawing surface
+
+#[derive(Clone, Copy)]
+enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+struct LegendEntry {
+    name: String,
+    class: String,
+    glyph: Glyph,
+}
+
+#[derive(Clone, Copy)]
+enum Glyph {
+    Area,
+    Bar,
+    Line,
+    MarkedLine,
+    Margin,
+}
+
+struct Canvas {
+    id: String,
+    width: f64,
+    height: f64,
+    body: String,
+    needs_hatch: bool,
+}
+
+impl Canvas {
+    fn new(width: f64, id: &str) -> Self {
+        Self {
+            id: escape(id),
+            width,
+            height: 0.0,
+            body: String::new(),
+            needs_hatch: false,
+        }
+    }
+
+    fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, class: &str) {
+        let _ = write!(
+            self.body,
+            r#"<path class="{class}" d="M{} {}L{} {}"/>"#,
+            px(x1),
+            px(y1),
+            px(x2),
+            px(y2)
+        );
+    }
+
+    fn path(&mut self, d: &str, class: &str, tip: Option<&str>) {
+        self.element(&format!(r#"path class="{class}" d="{d}""#), "path", tip);
+    }
+
+    /// A point, in the shape of its series.
+    fn marker(&mut self, (x, y): (f64, f64), class: &str, tip: Option<&str>) {
+        let shape = match class {
+            "s2" => format!("M{} {}h8v8h-8Z", px(x - 4.0), px(y - 4.0)),
+            "s3" => format!("M{} {}l5 8.5h-10Z", px(x), px(y - 5.5)),
+            "s4" => format!("M{} {}l5 5l-5 5l-5 -5Z", px(x), px(y - 5.0)),
+            _ => format!("M{} {}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z", px(x - 4.0), px(y)),
+        };
+        self.path(&shape, &format!("point {class}"), tip);
+    }
+
+    fn margin(&mut self, (x, y): (f64, f64), tip: Option<&str>) {
+        let d = format!("M{} {}v16", px(x), px(y - 8.0));
+        self.path(&d, "margin", tip);
+    }
+
+    /// Draws an element with an optional tooltip; `open` is trusted markup.
+    fn element(&mut self, open: &str, name: &str, tip: Option<&str>) {
+        let _ = match tip {
+            Some(tip) => write!(self.body, "<{open}><title>{}</title></{name}>", escape(tip)),
+            None => write!(self.body, "<{open}/>"),
+        };
+    }
+
+    /// Writes a text, cut to what the drawing has room for.
+    fn text(&mut self, (x, y): (f64, f64), anchor: Anchor, class: &str, text: &str) {
+        let (anchor, room) = match anchor {
+            Anchor::Start => ("", self.width - x),
+            Anchor::Middle => (r#" text-anchor="middle""#, 2.0 * x.min(self.width - x)),
+            Anchor::End => (r#" text-anchor="end""#, x),
+        };
+        let text = truncate(text, ((room + 1.0) / CHARACTER).max(1.0) as usize);
+        let _ = write!(
+            self.body,
+            r#"<text class="{class}" x="{}" y="{}"{anchor}>{}</text>"#,
+            px(x),
+            px(y),
+            escape(&text)
+        );
+    }
+
+    /// Names the series in lines of their own above the axes; returns where the next thing starts.
+    fn legend(&mut self, entries: &[LegendEntry], top: f64) -> f64 {
+        const SWATCH: f64 = 26.0;
+        if entries.is_empty() {
+            return top;
+        }
+        let (mut x, mut y) = (0.0, top + 8.0);
+        for entry in entries {
+            let width = SWATCH + 6.0 + text_width(&entry.name) + 2.0 * GAP;
+            if x > 0.0 && x + width > self.width + 2.0 * GAP {
+                (x, y) = (0.0, y + LINE + 2.0);
+            }
+            let class = &entry.class;
+            let swatch = format!("M{} {}h{SWATCH}v10h-{SWATCH}Z", px(x), px(y - 5.0));
+            match entry.glyph {
+                Glyph::Area => {
+                    self.path(&swatch, &format!("area {class}"), None);
+                    self.line(x, y - 5.0, x + SWATCH, y - 5.0, &format!("curve {class}"));
+                }
+                Glyph::Bar => {
+                    self.path(&swatch, &format!("bar {class}"), None);
+                    if matches!(class.as_str(), "s2" | "s4") {
+                        self.needs_hatch = true;
+                        let _ = write!(
+                            self.body,
+                            r#"<path d="{swatch}" fill="url(#{}-hatch)"/>"#,
+                            self.id
+                        );
+                    }
+                }
+                Glyph::Line | Glyph::MarkedLine => {
+                    let line = if class == "level" {
+                        class.clone()
+                    } else {
+                        format!("curve {class}")
+                    };
+                    self.line(x, y, x + SWATCH, y, &line);
+                    if matches!(entry.glyph, Glyph::MarkedLine) {
+                        self.marker((x + SWATCH / 2.0, y), class, None);
+                    }
+                }
+                Glyph::Margin => self.margin((x + SWATCH / 2.0, y), None),
+            }
+            let at = (x + SWATCH + 6.0, y + 4.0);
+            self.text(at, Anchor::Start, "label", &entry.name);
+            x += width;
+        }
+        y + LINE
+    }
+
+    fn finish(self, title: &str, description: &str) -> String {
+        let hatch = if self.needs_hatch {
+            format!(
+                concat!(
+                    r#"<defs><pattern id="{}-hatch" width="5" height="5" "#,
+                    r#"patternUnits="userSpaceOnUse" patternTransform="rotate(45)">"#,
+                    r#"<path class="hatch" d="M0 0V5"/></pattern></defs>"#
+                ),
+                self.id
+            )
+        } else {
+            String::new()
+        };
+        format!(
+            concat!(
+                r#"<svg viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" "#,
+                r#"aria-labelledby="{id}-title {id}-desc"><title id="{id}-title">{title}</title>"#,
+                r#"<desc id="{id}-desc">{desc}</desc>{hatch}{body}</svg>"#
+            ),
+            w = px(self.width),
+            h = px(self.height),
+            id = self.id,
+            title = escape(title),
+            desc = escape(description),
+            hatch = hatch,
+            body = self.body,
+        )
+    }
+}
+
+fn style(index: usize) -> String {
+    format!("s{}", index % STYLES + 1)
+}
+
+fn text_width(text: &str) -> f64 {
+    CHARACTER * display_width(&clean(text)) as f64
+}
+
+/// A pixel coordinate, to a tenth.
+fn px(x: f64) -> String {
+    let text = format!("{x:.1}");
+    let text = text.strip_suffix(".0").unwrap_or(&text);
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in clean(text).chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
