@@ -20,7 +20,7 @@ use crate::embeddings::{Ids, Rows};
 use crate::engine::fixed::FixedSum;
 use crate::engine::{Engine, Metric, SelfExclusion, score};
 use crate::error::{Error, Result};
-use crate::stats::paired::quantile_sorted;
+use crate::stats::paired::{Z_975, quantile_sorted};
 
 mod hubness;
 mod lists;
@@ -31,8 +31,6 @@ pub use hubness::Hubness;
 const QUERY_BATCH: usize = 1 << 17;
 /// How many of the most displaced items are listed.
 const MOST_MOVED: usize = 20;
-/// 97.5 % quantile of the standard normal distribution.
-const Z_975: f64 = 1.959_963_984_540_054;
 
 /// What [`overlap`] measures.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -105,7 +103,7 @@ pub struct Overlap {
     /// Rows equal, value for value, to an earlier row of their side. They stay in: each copy is an item
     /// and a neighbour.
     pub duplicate_rows: BothSides<u64>,
-    /// The most displaced items that lost a neighbour, most displaced first, ties by id.
+    /// The most displaced items that lost a neighbour: by displacement, then by overlap, then by id.
     pub most_moved: Vec<MovedItem>,
     /// One entry per item.
     #[serde(skip)]
@@ -768,6 +766,7 @@ impl Tally {
         order.sort_unstable_by(|&a, &b| {
             self.shortfalls[b]
                 .total_cmp(&self.shortfalls[a])
+                .then_with(|| items.overlap[a].total_cmp(&items.overlap[b]))
                 .then_with(|| items.ids.get(a).cmp(items.ids.get(b)))
         });
         let neighbors = |changes: &[NeighborChange]| {
@@ -792,5 +791,56 @@ impl Tally {
                 gained: neighbors(items.gained.of(item)),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden() -> serde_json::Value {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/fixtures/golden/knn_structure.json"
+        );
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    /// Four of ten items queried: mean and standard error with finite-population correction.
+    #[test]
+    fn golden_sampled_interval() {
+        let golden = golden();
+        let per_item: Vec<f64> =
+            serde_json::from_value(golden["overlap_per_item"].clone()).unwrap();
+        let sample: Vec<usize> = serde_json::from_value(golden["sampled_queries"].clone()).unwrap();
+        let mut tally = TallyAtK::new(3, per_item.len());
+        for &item in &sample {
+            tally.histogram[(per_item[item] * 3.0).round() as usize] += 1;
+        }
+        let (mean, se) = (
+            golden["fpc_mean"].as_f64().unwrap(),
+            golden["fpc_se"].as_f64().unwrap(),
+        );
+        let [low, high] = tally.ci95().unwrap();
+        assert!((tally.mean() - mean).abs() < 1e-12);
+        assert!((low - (mean - Z_975 * se)).abs() < 1e-12);
+        assert!((high - (mean + Z_975 * se)).abs() < 1e-12);
+        assert_eq!(tally.summary().ci95_target, IntervalTarget::ThisCorpus);
+    }
+
+    #[test]
+    fn summary_of_a_histogram() {
+        let mut tally = TallyAtK::new(5, 6);
+        tally.histogram = vec![1, 0, 2, 1, 0, 2];
+        let summary = tally.summary();
+        assert!((tally.mean() - 17.0 / 30.0).abs() < 1e-15);
+        assert_eq!((summary.median, summary.share_below_half), (0.5, 0.5));
+        assert_eq!(summary.ci95_target, IntervalTarget::SimilarCorpora);
+    }
+
+    #[test]
+    fn equal_rows_are_counted_once_less() {
+        let values = [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 1.0, 2.0];
+        assert_eq!(duplicate_rows(Rows::new(&values, 2)), 2);
     }
 }

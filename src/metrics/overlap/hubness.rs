@@ -1,5 +1,7 @@
 //! Hubness: how unevenly rows appear in other rows' neighbour lists.
 
+use std::cmp::Reverse;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -17,7 +19,7 @@ pub struct Hubness {
     pub anti_hub_share: Option<f64>,
     /// Largest k-occurrence among the queries used.
     pub largest: u32,
-    /// Id of the row with the largest k-occurrence, the first such row.
+    /// Id of the row with the largest k-occurrence; the smallest id where several have it.
     pub largest_id: String,
 }
 
@@ -28,8 +30,7 @@ impl Hubness {
         let (largest_row, &largest) = occurrence
             .iter()
             .enumerate()
-            .rev()
-            .max_by_key(|(_, count)| **count)
+            .max_by_key(|&(row, count)| (count, Reverse(ids.get(row))))
             .expect("an overlap has rows");
         let absent = occurrence.iter().filter(|&&count| count == 0).count();
         Self {
@@ -99,18 +100,18 @@ mod tests {
         let n = 4_000usize;
         // Row j is in the list of query i with a probability that is skewed over j.
         let attraction: Vec<f64> = (0..n)
-            .map(|_| 0.002 * (1.2 * random.normal()).exp())
+            .map(|_| 0.003 * (0.6 * random.normal()).exp())
             .collect();
         let (mut all, mut sampled) = (vec![0u32; n], vec![0u32; n]);
         for query in 0..n {
             for (row, &probability) in attraction.iter().enumerate() {
                 let hit = u32::from(random.uniform() < probability);
                 all[row] += hit;
-                sampled[row] += if query % 5 == 0 { hit } else { 0 };
+                sampled[row] += if query % 8 == 0 { hit } else { 0 };
             }
         }
         let truth = skewness(&all, n).unwrap();
-        let estimate = skewness(&sampled, n / 5).unwrap();
+        let estimate = skewness(&sampled, n / 8).unwrap();
         let values: Vec<f64> = sampled.iter().map(|&c| f64::from(c)).collect();
         let mean = values.iter().sum::<f64>() / n as f64;
         let moment = |r: i32| values.iter().map(|v| (v - mean).powi(r)).sum::<f64>() / n as f64;
