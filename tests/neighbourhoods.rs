@@ -379,6 +379,19 @@ fn no_row_is_its_own_neighbour_among_duplicates() {
     // Both copies are equally near, then three copies of another row are.
     let ties: Vec<u64> = found.at_k.iter().map(|point| point.boundary_ties).collect();
     assert_eq!(ties, [180, 0, 180]);
+    // Ties on one side are enough, whichever it is.
+    let distinct_rows = gaussian(3 * distinct, dim, 22);
+    let nearest_only = OverlapConfig {
+        ks: vec![],
+        headline_k: 1,
+        ..config.clone()
+    };
+    let tied = |x: &[f32], y: &[f32]| overlap_of((x, dim), (y, dim), &nearest_only).boundary_ties;
+    assert_eq!(
+        (tied(&a, &distinct_rows), tied(&distinct_rows, &a)),
+        (180, 180)
+    );
+    assert_eq!(tied(&distinct_rows, &distinct_rows), 0);
     let self_named = |item: &vecdrift::metrics::overlap::MovedItem| {
         item.lost
             .iter()
@@ -572,6 +585,12 @@ fn retrieval_finds_what_got_worse() {
     let better = compare(&bad, &good, &judgements());
     assert_eq!(better.metrics[0].difference.mean, -ndcg.difference.mean);
     assert_eq!(better.metrics[0].difference.wins, ndcg.difference.losses);
+    assert!(
+        better
+            .worst_queries
+            .iter()
+            .all(|query| query.difference < 0.0)
+    );
 }
 
 #[test]
