@@ -2,4 +2,5 @@
 
 mod architecture;
 mod fixtures;
+mod neighbourhoods;
 mod report;
