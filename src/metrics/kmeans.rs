@@ -80,16 +80,23 @@ fn seed_centroids(rows: Rows<'_>, norms: &[f64], clusters: usize, seed: u64) -> 
     let mut centroids = Vec::with_capacity(clusters * rows.dim());
     loop {
         let centroid = rows.row(chosen);
-        centroids.extend(centroid.iter().map(|&v| (f64::from(v) / norms[chosen]) as f32));
+        centroids.extend(
+            centroid
+                .iter()
+                .map(|&v| (f64::from(v) / norms[chosen]) as f32),
+        );
         if centroids.len() == clusters * rows.dim() {
             return centroids;
         }
-        distances.par_iter_mut().enumerate().for_each(|(i, distance)| {
-            let row = rows.row(i);
-            let cosine =
-                score::similarity(Metric::Cosine, row, norms[i], centroid, norms[chosen]);
-            *distance = distance.min(1.0 - cosine);
-        });
+        distances
+            .par_iter_mut()
+            .enumerate()
+            .for_each(|(i, distance)| {
+                let row = rows.row(i);
+                let cosine =
+                    score::similarity(Metric::Cosine, row, norms[i], centroid, norms[chosen]);
+                *distance = distance.min(1.0 - cosine);
+            });
         distances[chosen] = 0.0;
         let mut left = random.uniform() * distances.iter().sum::<f64>();
         // With every row on a centroid any row will do; empty clusters are filled later.
@@ -126,12 +133,7 @@ fn fill_empty(assignment: &mut [u32], cosines: &[f64], clusters: usize) {
 }
 
 /// Mean of the unit rows of each cluster, brought to unit length; rows that cancel leave their first.
-fn mean_directions(
-    rows: Rows<'_>,
-    norms: &[f64],
-    assignment: &[u32],
-    clusters: usize,
-) -> Vec<f32> {
+fn mean_directions(rows: Rows<'_>, norms: &[f64], assignment: &[u32], clusters: usize) -> Vec<f32> {
     let dim = rows.dim();
     let mut members = vec![Vec::new(); clusters];
     for (row, &cluster) in assignment.iter().enumerate() {
@@ -162,4 +164,66 @@ fn mean_directions(
             }
         });
     centroids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{DeviceChoice, EngineConfig};
+
+    fn engine() -> Engine {
+        Engine::new(&EngineConfig {
+            device: DeviceChoice::Cpu,
+            ..EngineConfig::default()
+        })
+        .unwrap()
+    }
+
+    /// `per_topic` rows around each axis, of various lengths, one topic after the other.
+    fn topics(dim: usize, per_topic: usize) -> Vec<f32> {
+        let mut random = Philox::new(5, 0);
+        let mut values = Vec::new();
+        for row in 0..dim * per_topic {
+            let length = 0.5 + random.uniform();
+            values.extend((0..dim).map(|axis| {
+                let centre = f64::from(row / per_topic == axis);
+                (length * (centre + 0.1 * random.normal())) as f32
+            }));
+        }
+        values
+    }
+
+    #[test]
+    fn separate_topics_are_found_whatever_the_length_of_rows() {
+        let values = topics(6, 30);
+        let clustering = kmeans(&engine(), Rows::new(&values, 6), 6, 1).unwrap();
+        // k-means++ may start two centroids in one topic; this seed does not.
+        assert_eq!(clustering.sizes, [30; 6]);
+        for topic in clustering.assignment.chunks(30) {
+            assert!(topic.iter().all(|cluster| *cluster == topic[0]));
+        }
+        for centroid in clustering.centroids.chunks(6) {
+            assert!((score::norm(centroid) - 1.0).abs() < 1e-6);
+        }
+        let again = kmeans(&engine(), Rows::new(&values, 6), 6, 1).unwrap();
+        assert_eq!(clustering, again);
+    }
+
+    #[test]
+    fn no_cluster_is_empty_even_where_rows_are_equal() {
+        let equal = [1.0f32, 2.0].repeat(7);
+        let clustering = kmeans(&engine(), Rows::new(&equal, 2), 3, 0).unwrap();
+        assert_eq!(clustering.sizes.iter().sum::<usize>(), 7);
+        assert!(clustering.sizes.iter().all(|&size| size > 0));
+        let few = kmeans(&engine(), Rows::new(&equal[..4], 2), 5, 0).unwrap();
+        assert_eq!(few.sizes, [1, 1]);
+        let opposite = [1.0f32, 0.0, -1.0, 0.0];
+        let one = kmeans(&engine(), Rows::new(&opposite, 2), 1, 0).unwrap();
+        assert_eq!(one.sizes, [2]);
+        assert_eq!(
+            one.centroids,
+            [1.0, 0.0],
+            "rows that cancel leave their first"
+        );
+    }
 }

@@ -283,7 +283,9 @@ pub fn mmd(
     };
     let mut result = empty_result(reference, current, config, &x, &y, &blocks);
     let Some((sigma, rule)) = bandwidth else {
-        result.notes.push("all rows of both samples are equal".into());
+        result
+            .notes
+            .push("all rows of both samples are equal".into());
         return Ok(result);
     };
     result.bandwidth = Some(sigma);
@@ -301,7 +303,9 @@ pub fn mmd(
         && matched.len() == y.len()
         && matched.iter().all(|&square| square == 0.0);
     if same_vectors {
-        result.notes.push("both samples hold the same vectors under the same ids".into());
+        result
+            .notes
+            .push("both samples hold the same vectors under the same ids".into());
     }
     let effect_mmd2 = estimate_all(&mut result, &sums, &counts, &blocks, &kernels, &matched)?;
     if config.permutations > 0 {
@@ -316,12 +320,7 @@ pub fn mmd(
         BASE,
         config.seed,
     )?;
-    let variance = estimate::mmd2_variance(
-        &sums.sums[BASE],
-        &counts,
-        &blocks.is_x,
-        &blocks.strata,
-    );
+    let variance = estimate::mmd2_variance(&sums.sums[BASE], &counts, &blocks.is_x, &blocks.strata);
     judge(&mut result, effect_mmd2, variance, scale, config.margin);
     Ok(result)
 }
@@ -342,11 +341,17 @@ fn check(reference: Sample<'_>, current: Sample<'_>, config: &MmdConfig) -> Resu
     if let Some(sigma) = config.bandwidth
         && !positive(sigma)
     {
-        return Err(Error::input("bandwidth", format!("{sigma}, expected a positive number")));
+        return Err(Error::input(
+            "bandwidth",
+            format!("{sigma}, expected a positive number"),
+        ));
     }
     if !positive(config.margin) {
         let margin = config.margin;
-        return Err(Error::input("margin", format!("{margin}, expected a positive number")));
+        return Err(Error::input(
+            "margin",
+            format!("{margin}, expected a positive number"),
+        ));
     }
     Ok(())
 }
@@ -466,7 +471,10 @@ fn estimate_all(
         let means = estimate::means(all, pairs).ok_or_else(no_pairs)?;
         let without = estimate::mmd2(means);
         if result.same_group_pairs == SameGroupPairs::Counted {
-            all.xy += matched.iter().map(|&square| kernels.value(j, square)).sum::<f64>();
+            all.xy += matched
+                .iter()
+                .map(|&square| kernels.value(j, square))
+                .sum::<f64>();
             pairs.xy += matched.len() as f64;
         }
         let mmd2_unbiased = estimate::mmd2(estimate::means(all, pairs).ok_or_else(no_pairs)?);
@@ -483,8 +491,7 @@ fn estimate_all(
             let (n, m) = (result.used_reference as f64, result.used_current as f64);
             let own = kernels.value(j, 0.0);
             result.mmd2_biased = result.mmd2_biased.map(|_| {
-                (all.xx + n * own) / (n * n) + (all.yy + m * own) / (m * m)
-                    - 2.0 * all.xy / (n * m)
+                (all.xx + n * own) / (n * n) + (all.yy + m * own) / (m * m) - 2.0 * all.xy / (n * m)
             });
         }
     }
@@ -536,14 +543,22 @@ fn test(
             })
             .collect();
         mmd2.push(means.iter().map(|&m| estimate::mmd2(m)).collect::<Vec<_>>());
-        spread.push(means.iter().map(|&m| estimate::dispersion(m).abs()).collect::<Vec<_>>());
+        spread.push(
+            means
+                .iter()
+                .map(|&m| estimate::dispersion(m).abs())
+                .collect::<Vec<_>>(),
+        );
     }
     // The same vectors on either side give one value under every labelling, up to rounding in f32
     // sums, which is no evidence.
     let (p, dispersion_p) = if same_vectors {
         (1.0, 1.0)
     } else {
-        (max_standardised(&mmd2).p_value, max_standardised(&spread).p_value)
+        (
+            max_standardised(&mmd2).p_value,
+            max_standardised(&spread).p_value,
+        )
     };
     let adjusted = holm(&[p, dispersion_p]);
     result.p_value = Some(p);
@@ -591,9 +606,4 @@ fn judge(
             (rows > n.min(m) && result.noise_floor.is_some()).then_some(rows.ceil() as u64);
         EquivalenceState::Undecided
     };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 }

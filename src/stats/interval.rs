@@ -96,7 +96,9 @@ mod tests {
     fn jackknife_of_unequal_blocks_weighs_them() {
         let (sums, sizes) = ([3.0, 10.0, 2.0], [1.0, 4.0, 3.0]);
         let mean = 15.0 / 8.0;
-        let without: Vec<f64> = (0..3).map(|j| (15.0 - sums[j]) / (8.0 - sizes[j])).collect();
+        let without: Vec<f64> = (0..3)
+            .map(|j| (15.0 - sums[j]) / (8.0 - sizes[j]))
+            .collect();
         let expected = (0..3)
             .map(|j| (sums[j] / sizes[j] - mean).powi(2) / (8.0 / sizes[j] - 1.0))
             .sum::<f64>()

@@ -248,7 +248,11 @@ mod tests {
     #[test]
     fn many_labellings_are_drawn_with_equal_chances() {
         let labellings = MIXED.labellings(38, 1);
-        assert_eq!(labellings.len(), 39, "one fewer than all: drawn, not listed");
+        assert_eq!(
+            labellings.len(),
+            39,
+            "one fewer than all: drawn, not listed"
+        );
         let exchange = Exchange {
             x: 40,
             y: 40,

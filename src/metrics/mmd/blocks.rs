@@ -111,7 +111,10 @@ impl<'a> Grouped<'a> {
             let id = self.text(group);
             return Err(Error::input(
                 place,
-                format!("id \"{id}\" stands on {} rows, expected unique ids", group.at.len()),
+                format!(
+                    "id \"{id}\" stands on {} rows, expected unique ids",
+                    group.at.len()
+                ),
             )
             .hint("rows that belong together are told by their group"));
         }

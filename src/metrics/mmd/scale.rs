@@ -1,11 +1,11 @@
 //! What an MMD² is measured against: how far one topic of the reference is from the rest.
 
+use super::Sample;
 use super::bandwidth::median;
 use super::blocks::{Grouped, hash};
 use super::estimate::{counts, means, mmd2, observed};
-use super::Sample;
-use crate::engine::{BlockLayout, Engine, KernelFamily};
 use crate::embeddings::Rows;
+use crate::engine::{BlockLayout, Engine, KernelFamily};
 use crate::error::Result;
 use crate::metrics::kmeans::kmeans;
 
