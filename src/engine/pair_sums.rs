@@ -1,5 +1,7 @@
 //! `pair_sums`: sums of kernels over all pairs, by pair of row blocks.
 
+use rayon::prelude::*;
+
 use super::fixed::FixedSum;
 use super::fold::fold;
 use super::tiles::{Operation, Shape, TilePlan};
@@ -192,7 +194,18 @@ impl Engine {
         assert_eq!(layout.x_rows, x.len());
         assert_eq!(kernels.offsets.len(), kernels.len());
         let dim = x.dim();
-        let frame = Frame::new(x, y);
+        let row_at = |row: u32| match (row as usize).checked_sub(x.len()) {
+            None => x.row(row as usize),
+            Some(row) => y.row(row),
+        };
+        // In the layout's order, so that the order of the rows in a file changes nothing.
+        let laid_out: Vec<&[f32]> = layout
+            .order
+            .iter()
+            .filter(|&&row| row != PADDING)
+            .map(|&row| row_at(row))
+            .collect();
+        let frame = Frame::new(&laid_out, dim);
         let scaled = KernelFamily {
             gamma: kernels.gamma / (frame.scale * frame.scale),
             offsets: kernels
@@ -213,13 +226,7 @@ impl Engine {
             let mut values = vec![0.0f32; range.len() * dim];
             for (to, &row) in values.chunks_exact_mut(dim).zip(&layout.order[range]) {
                 if row != PADDING {
-                    let row = row as usize;
-                    let from = if row < x.len() {
-                        x.row(row)
-                    } else {
-                        y.row(row - x.len())
-                    };
-                    frame.apply(from, to);
+                    frame.apply(row_at(row), to);
                 }
             }
             values
@@ -392,24 +399,37 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(x: Rows<'_>, y: Rows<'_>) -> Self {
-        let mut mean = vec![0.0f64; x.dim()];
-        let n = (x.len() + y.len()) as f64;
-        for row in x.iter().chain(y.iter()) {
-            for (m, &v) in mean.iter_mut().zip(row) {
-                *m += f64::from(v) / n;
+    /// Mean and reach of the rows, parts of which are summed in parallel and then in order: their
+    /// order decides the bits, the threads do not.
+    fn new(rows: &[&[f32]], dim: usize) -> Self {
+        const PART: usize = 4096;
+        let sums: Vec<Vec<f64>> = rows
+            .par_chunks(PART)
+            .map(|part| {
+                let mut sums = vec![0.0; dim];
+                for row in part {
+                    for (sum, &v) in sums.iter_mut().zip(*row) {
+                        *sum += f64::from(v);
+                    }
+                }
+                sums
+            })
+            .collect();
+        let mut mean = vec![0.0f64; dim];
+        for sums in sums {
+            for (m, sum) in mean.iter_mut().zip(sums) {
+                *m += sum / rows.len() as f64;
             }
         }
-        let largest = x
-            .iter()
-            .chain(y.iter())
+        let largest = rows
+            .par_iter()
             .map(|row| {
                 row.iter()
                     .zip(&mean)
                     .map(|(&v, m)| (f64::from(v) - m).powi(2))
                     .sum::<f64>()
             })
-            .fold(0.0, f64::max)
+            .reduce(|| 0.0, f64::max)
             .sqrt();
         Self {
             mean,
