@@ -8,5 +8,6 @@ pub mod kmeans;
 pub mod mmd;
 pub mod moments;
 pub mod overlap;
+pub mod pairs;
 pub mod retrieval;
 pub mod spectrum;

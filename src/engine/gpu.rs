@@ -66,3 +66,15 @@ impl Backend for GpuBackend {
 pub fn hardware_adapter() -> Option<DeviceInfo> {
     None
 }
+/// placeholder
+#[derive(Debug, Clone, serde::Serialize, schemars::JsonSchema)]
+pub struct AdapterInfo {
+    /// index
+    pub index: usize,
+    /// device
+    pub device: DeviceInfo,
+}
+/// placeholder
+pub fn adapters() -> Vec<AdapterInfo> {
+    Vec::new()
+}

@@ -1,0 +1,972 @@
+//! What each command's results say, as a [`Page`].
+
+use std::collections::BTreeMap;
+
+use super::{
+    AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark, Page,
+    Plot, Point, Role, Section, State, Table, Tone, Value, Verdict, XAxis,
+};
+use crate::audit::{Action, Audit, AxisState, Coordinates, DataFaults, Distribution, PairingKind};
+use crate::metrics::cosine::{self, CosineDistribution};
+use crate::metrics::mmd::Mmd;
+use crate::metrics::overlap::Overlap;
+use crate::metrics::pairs::SimilarPair;
+use crate::metrics::retrieval::Retrieval;
+use crate::output::{InputSummary, Output};
+
+/// Rows of a page's tables of items and queries.
+const LISTED: usize = 10;
+
+/// The page of an audit.
+pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
+    let audit = &output.results;
+    let verdict = &audit.verdict;
+    let axes = verdict
+        .axes
+        .iter()
+        .map(|axis| AxisCard {
+            name: axis.axis.label().to_owned(),
+            state: state(axis.state),
+            headline: axis
+                .evidence
+                .first()
+                .map_or(String::new(), |e| e.statement.clone()),
+            evidence: axis
+                .evidence
+                .iter()
+                .skip(1)
+                .map(|e| e.statement.clone())
+                .collect(),
+        })
+        .collect();
+    let mut sections = vec![evidence_section(audit), data_section(&audit.data)];
+    sections.extend(audit.coordinates.as_ref().map(coordinates_section));
+    sections.extend(audit.neighbourhoods.as_ref().map(neighbourhoods_section));
+    sections.extend(audit.retrieval.as_ref().map(retrieval_section));
+    sections.extend(audit.distribution.as_ref().map(distribution_section));
+    sections.push(scope_section(audit));
+    Page {
+        title: format!(
+            "{} → {}",
+            role(output, "reference").map_or("reference", |i| &i.source),
+            role(output, "current").map_or("current", |i| &i.source)
+        ),
+        subtitle: subtitle(output, audit),
+        verdict: Some(Verdict {
+            action: verdict.action.label().to_owned(),
+            reason: format!(
+                "{}. What would change this: {}.",
+                capitalised(&verdict.reason),
+                verdict.would_flip
+            ),
+            tone: tone(verdict.action),
+        }),
+        axes,
+        key_numbers: Some(key_numbers(audit)),
+        warnings: output.warnings.clone(),
+        sections,
+        facts: facts(output),
+        outputs: Vec::new(),
+    }
+}
+
+fn role<'a, C, R>(output: &'a Output<C, R>, role: &str) -> Option<&'a InputSummary> {
+    output.inputs.iter().find(|input| input.role == role)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}
+
+fn state(state: AxisState) -> State {
+    match state {
+        AxisState::Ok => State::Ok,
+        AxisState::Shifted => State::Shifted,
+        AxisState::Broken => State::Broken,
+        AxisState::Unknown => State::Unknown,
+    }
+}
+
+fn tone(action: Action) -> Tone {
+    match action {
+        Action::NoAction => Tone::Good,
+        Action::Monitor | Action::Recalibrate | Action::Adapter | Action::ReviewCoverage => {
+            Tone::Caution
+        }
+        Action::FixData | Action::Reindex | Action::DoNotMigrate => Tone::Severe,
+        Action::Inconclusive => Tone::Undecided,
+    }
+}
+
+fn subtitle<C>(output: &Output<C, Audit>, audit: &Audit) -> String {
+    let size = |input: Option<&InputSummary>| {
+        input.map_or(String::new(), |i| {
+            format!("{} × {}", Value::Count(i.usable_rows), i.dim)
+        })
+    };
+    let shared = match audit.pairing.kind {
+        PairingKind::Unpaired => "no ids shared".to_owned(),
+        _ => format!("{} ids shared", Value::Count(audit.pairing.shared)),
+    };
+    format!(
+        "{} against {}, {shared}; {} ({})",
+        size(role(output, "reference")),
+        size(role(output, "current")),
+        output.device.name,
+        output.device.backend
+    )
+}
+
+fn facts<C, R>(output: &Output<C, R>) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = output
+        .inputs
+        .iter()
+        .map(|i| {
+            Fact::new(
+                i.role.replace('_', " "),
+                format!(
+                    "{} ({}, {} rows, {} usable, dimension {}, {}; ids {})",
+                    i.source,
+                    i.format,
+                    Value::Count(i.rows),
+                    Value::Count(i.usable_rows),
+                    i.dim,
+                    i.dtype.name(),
+                    i.id_checksum
+                ),
+            )
+        })
+        .collect();
+    facts.push(Fact::new(
+        "device",
+        format!(
+            "{} ({}, {})",
+            output.device.name, output.device.backend, output.device.precision
+        ),
+    ));
+    facts.push(Fact::new("program", format!("vecdrift {}", output.version)));
+    for timing in &output.timings {
+        facts.push(Fact::new(
+            format!("time: {}", timing.step),
+            Value::Seconds(timing.seconds),
+        ));
+    }
+    facts
+}
+
+/// A table of names and values.
+fn named(caption: &str, rows: Vec<(&str, Value)>) -> Table {
+    Table {
+        caption: caption.to_owned(),
+        columns: vec![Column::left("measure"), Column::right("value")],
+        rows: rows
+            .into_iter()
+            .map(|(name, value)| vec![name.into(), value])
+            .collect(),
+    }
+}
+
+fn sided(caption: &str, rows: Vec<(&str, Value, Value)>) -> Table {
+    Table {
+        caption: caption.to_owned(),
+        columns: vec![
+            Column::left("measure"),
+            Column::right("reference"),
+            Column::right("current"),
+        ],
+        rows: rows
+            .into_iter()
+            .map(|(name, a, b)| vec![name.into(), a, b])
+            .collect(),
+    }
+}
+
+fn estimate(value: f64, ci95: Option<[f64; 2]>) -> Value {
+    ci95.map_or(Value::Number(value), |ci| Value::interval(value, ci))
+}
+
+fn optional(value: Option<f64>) -> Value {
+    value.map_or(Value::Missing(None), Value::Number)
+}
+
+fn key_numbers(audit: &Audit) -> Table {
+    let mut rows: Vec<(String, Value)> = Vec::new();
+    let mut row = |name: String, value: Value| rows.push((name, value));
+    if let Some(coordinates) = &audit.coordinates {
+        if let Some(paired) = &coordinates.paired_cosine {
+            row("paired cosine, mean".into(), Value::Number(paired.mean));
+        }
+        row(
+            "cosine after rotation, held out".into(),
+            optional(coordinates.alignment.procrustes.heldout_mean_cosine),
+        );
+        row(
+            "linear CKA, unbiased".into(),
+            optional(coordinates.alignment.linear_cka_unbiased),
+        );
+    }
+    if let Some(found) = &audit.neighbourhoods {
+        for at in &found.at_k {
+            row(format!("overlap@{}", at.k), estimate(at.overlap, at.ci95));
+        }
+    }
+    if let Some(found) = &audit.retrieval {
+        for metric in found
+            .metrics
+            .iter()
+            .filter(|m| m.metric == "ndcg_at_10" || m.metric == "recall_at_100")
+        {
+            row(
+                format!("{}, change", metric_label(&metric.metric)),
+                estimate(metric.difference.mean, metric.difference.ci95),
+            );
+        }
+    }
+    if let Some(found) = &audit.distribution {
+        if let Some(mmd) = &found.mmd {
+            row("MMD², unbiased".into(), Value::Number(mmd.mmd2_unbiased));
+            row("MMD permutation test".into(), p_value(mmd.p_value, mmd));
+            row(
+                "shift ε_eq".into(),
+                mmd.effect
+                    .eps_eq
+                    .map_or(Value::Missing(None), |e| match mmd.effect.ci95 {
+                        Some(ci) => Value::percent_interval(e, ci),
+                        None => Value::Percent(e),
+                    }),
+            );
+        }
+        if let Some(centroid) = &found.centroid {
+            row("centroid shift, L2".into(), Value::Number(centroid.l2));
+        }
+        if let Some(frechet) = &found.frechet {
+            row("Fréchet distance".into(), Value::Number(frechet.distance));
+        }
+        row(
+            "Vendi score, ratio".into(),
+            Value::Number(found.vendi_ratio),
+        );
+    }
+    Table {
+        caption: "Key numbers".to_owned(),
+        columns: vec![
+            Column::left("measure"),
+            Column::right("estimate [95 % interval]"),
+        ],
+        rows: rows
+            .into_iter()
+            .map(|(name, value)| vec![name.into(), value])
+            .collect(),
+    }
+}
+
+fn p_value(p: Option<f64>, mmd: &Mmd) -> Value {
+    p.map_or(Value::missing("too few blocks to permute"), |p| {
+        Value::permutation_p(p, u64::from(mmd.permutations))
+    })
+}
+
+fn evidence_section(audit: &Audit) -> Section {
+    let rows = audit
+        .verdict
+        .axes
+        .iter()
+        .flat_map(|axis| axis.evidence.iter().map(move |e| (axis, e)))
+        .map(|(axis, e)| {
+            vec![
+                axis.axis.label().into(),
+                e.measure.as_str().into(),
+                e.estimate
+                    .map_or(Value::Missing(None), |v| estimate(v, e.ci95)),
+                e.threshold
+                    .map_or(Value::Text(String::new()), Value::Setting),
+                e.n.map_or(Value::Missing(None), Value::Count),
+                Value::State {
+                    state: state(e.state),
+                    label: e.state.label().to_owned(),
+                },
+            ]
+        })
+        .collect();
+    Section {
+        id: "evidence".to_owned(),
+        title: "Evidence".to_owned(),
+        lead: "Each axis is judged by effect sizes against thresholds. The thresholds are policy, not statistics.".to_owned(),
+        items: vec![Item::Table(Table {
+            caption: "What the verdict rests on".to_owned(),
+            columns: vec![
+                Column::left("axis"),
+                Column::left("measure"),
+                Column::right("estimate [95 % interval]"),
+                Column::right("threshold"),
+                Column::right("n"),
+                Column::left("state"),
+            ],
+            rows,
+        })],
+    }
+}
+
+fn density(name: &str, histogram: &cosine::Histogram) -> Histogram {
+    Histogram {
+        name: name.to_owned(),
+        edges: histogram.edges.clone(),
+        counts: histogram.counts.clone(),
+    }
+}
+
+fn data_section(data: &DataFaults) -> Section {
+    let (a, b) = (&data.reference, &data.current);
+    let count = |n: u64| Value::Count(n);
+    Section {
+        id: "data".to_owned(),
+        title: "Data".to_owned(),
+        lead: "Faults that no drift explains. Faulty rows take part in nothing else.".to_owned(),
+        items: vec![
+            Item::Table(sided(
+                "Soundness of both sets",
+                vec![
+                    ("rows read", count(a.rows), count(b.rows)),
+                    (
+                        "null, non-finite or zero",
+                        count(a.faulty_rows),
+                        count(b.faulty_rows),
+                    ),
+                    (
+                        "exact duplicates",
+                        count(a.duplicate_rows),
+                        count(b.duplicate_rows),
+                    ),
+                    (
+                        "constant coordinates",
+                        count(a.constant_dimensions.len() as u64),
+                        count(b.constant_dimensions.len() as u64),
+                    ),
+                    (
+                        "norm outliers",
+                        count(a.norms.outliers),
+                        count(b.norms.outliers),
+                    ),
+                    (
+                        "norm, mean",
+                        Value::Number(a.norms.mean),
+                        Value::Number(b.norms.mean),
+                    ),
+                    (
+                        "norm, standard deviation",
+                        optional(a.norms.std),
+                        optional(b.norms.std),
+                    ),
+                ],
+            )),
+            Item::Figure(Figure {
+                title: "Lengths of the vectors".to_owned(),
+                reading: format!(
+                    "Normalised sets show a spike at 1. Kolmogorov–Smirnov distance {}.",
+                    Value::Number(data.norm_ks)
+                ),
+                plot: Plot::Densities {
+                    x_label: "‖x‖".to_owned(),
+                    series: vec![
+                        density("reference", &a.norms.histogram),
+                        density("current", &b.norms.histogram),
+                    ],
+                    marks: Vec::new(),
+                },
+            }),
+        ],
+    }
+}
+
+fn coordinates_section(found: &Coordinates) -> Section {
+    let procrustes = &found.alignment.procrustes;
+    let mut items = Vec::new();
+    let mut rows = Vec::new();
+    if let Some(paired) = &found.paired_cosine {
+        rows.extend([
+            (
+                "cosine of an item's two vectors, mean",
+                Value::Number(paired.mean),
+            ),
+            ("median", Value::Number(paired.median)),
+            ("5th percentile", Value::Number(paired.p05)),
+            ("smallest", Value::Number(paired.min)),
+            ("share below 0.9", Value::Percent(paired.share_below_0_9)),
+        ]);
+    }
+    rows.extend([
+        (
+            "mean cosine after the best rotation (in sample)",
+            Value::Number(procrustes.mean_cosine),
+        ),
+        (
+            "mean cosine after a rotation, held out",
+            optional(procrustes.heldout_mean_cosine),
+        ),
+        (
+            "Procrustes residual, relative",
+            Value::Number(procrustes.residual_relative),
+        ),
+        (
+            "linear CKA, unbiased",
+            optional(found.alignment.linear_cka_unbiased),
+        ),
+        ("linear CKA, plug-in", optional(found.alignment.linear_cka)),
+    ]);
+    items.push(Item::Table(named("Shared items, vector by vector", rows)));
+    if let Some(paired) = &found.paired_cosine {
+        items.push(Item::Figure(Figure {
+            title: "Cosine between an item's old and new vector".to_owned(),
+            reading: "At 1 nothing moved; around 0 the two vectors have nothing in common."
+                .to_owned(),
+            plot: Plot::Densities {
+                x_label: "cosine".to_owned(),
+                series: vec![density("items", &paired.histogram)],
+                marks: vec![Mark {
+                    at: paired.mean,
+                    label: "mean".to_owned(),
+                }],
+            },
+        }));
+    }
+    Section {
+        id: "coordinates".to_owned(),
+        title: "Coordinates".to_owned(),
+        lead: "May old and new vectors stand in one index? Only if an item keeps its vector."
+            .to_owned(),
+        items,
+    }
+}
+
+fn neighbourhoods_section(found: &Overlap) -> Section {
+    let curve =
+        |name: &str, role, point: &dyn Fn(&crate::metrics::overlap::OverlapAtK) -> Point| Line {
+            name: name.to_owned(),
+            role,
+            points: found.at_k.iter().map(point).collect(),
+        };
+    let at = |k: usize, y, interval| Point {
+        x: k as f64,
+        y,
+        interval,
+    };
+    let mut items = vec![
+        Item::Figure(Figure {
+            title: "Overlap of the k nearest neighbours".to_owned(),
+            reading: "Share of an item's k nearest neighbours that stay; the grey line is what unrelated spaces would give.".to_owned(),
+            plot: Plot::Curve {
+                x_label: "k".to_owned(),
+                y_label: "mean overlap@k".to_owned(),
+                x_axis: XAxis::Log,
+                series: vec![
+                    curve("overlap", Role::Measured, &|a| at(a.k, a.overlap, a.ci95)),
+                    curve("chance", Role::Baseline, &|a| at(a.k, a.chance_hub_aware, None)),
+                ],
+                levels: Vec::new(),
+            },
+        }),
+        Item::Figure(Figure {
+            title: format!("Neighbours kept, of {}", found.k),
+            reading: "Number of items by how many of their neighbours stayed.".to_owned(),
+            plot: Plot::Bars {
+                x_label: format!("neighbours kept of {}", found.k),
+                y_label: "items".to_owned(),
+                categories: (0..found.overlap.histogram.len()).map(|i| i.to_string()).collect(),
+                series: vec![BarSeries {
+                    name: "items".to_owned(),
+                    values: found.overlap.histogram.iter().map(|&c| c as f64).collect(),
+                }],
+            },
+        }),
+        Item::Table(overlap_table(found)),
+    ];
+    if !found.most_moved.is_empty() {
+        let ids = |list: &[crate::metrics::overlap::MovedNeighbor]| {
+            let mut names: Vec<&str> = list.iter().take(3).map(|n| n.id.as_str()).collect();
+            if list.len() > 3 {
+                names.push("…");
+            }
+            Value::Text(names.join(", "))
+        };
+        items.push(Item::Table(Table {
+            caption: "Most moved items".to_owned(),
+            columns: vec![
+                Column::left("id"),
+                Column::right("displacement"),
+                Column::right(format!("overlap@{}", found.k)),
+                Column::left("lost (nearest first)"),
+                Column::left("gained (nearest first)"),
+            ],
+            rows: found
+                .most_moved
+                .iter()
+                .take(LISTED)
+                .map(|item| {
+                    vec![
+                        item.id.as_str().into(),
+                        optional(item.displacement),
+                        Value::Number(item.overlap),
+                        ids(&item.lost),
+                        ids(&item.gained),
+                    ]
+                })
+                .collect(),
+        }));
+    }
+    Section {
+        id: "neighbourhoods".to_owned(),
+        title: "Neighbourhoods".to_owned(),
+        lead: "Does every item keep its nearest neighbours? This needs no common space: rotation, scale and dimension do not matter.".to_owned(),
+        items,
+    }
+}
+
+fn overlap_table(found: &Overlap) -> Table {
+    let mut rows: Vec<(String, Value)> = vec![
+        (
+            format!("mean overlap@{}", found.k),
+            estimate(found.overlap.mean, found.overlap.ci95),
+        ),
+        ("median".to_owned(), Value::Number(found.overlap.median)),
+        (
+            "mean Jaccard index".to_owned(),
+            Value::Number(found.jaccard.mean),
+        ),
+        (
+            format!("mean rank-biased overlap (p = {})", found.rbo_p),
+            Value::Number(found.rbo.mean),
+        ),
+        (
+            "same nearest neighbour".to_owned(),
+            Value::Percent(found.top1_agreement),
+        ),
+        (
+            "items that keep less than half".to_owned(),
+            Value::Percent(found.overlap.share_below_half),
+        ),
+        (
+            "chance (hub-aware)".to_owned(),
+            Value::Number(found.chance_hub_aware),
+        ),
+        ("κ, corrected for chance".to_owned(), optional(found.kappa)),
+        ("items queried".to_owned(), Value::Count(found.items as u64)),
+        ("rows searched".to_owned(), Value::Count(found.base as u64)),
+    ];
+    if found.boundary_ties > 0 {
+        rows.push((
+            "lists decided by row order".to_owned(),
+            Value::Count(found.boundary_ties),
+        ));
+    }
+    Table {
+        caption: format!("Neighbourhoods at k = {}", found.k),
+        columns: vec![
+            Column::left("measure"),
+            Column::right("value [95 % interval]"),
+        ],
+        rows: rows
+            .into_iter()
+            .map(|(name, value)| vec![name.into(), value])
+            .collect(),
+    }
+}
+
+fn metric_label(metric: &str) -> String {
+    match metric {
+        "ndcg_at_10" => "nDCG@10".to_owned(),
+        "map_at_10" => "MAP@10".to_owned(),
+        "mrr_at_10" => "MRR@10".to_owned(),
+        other => other.replace("_at_", "@").replace('_', " "),
+    }
+}
+
+fn retrieval_section(found: &Retrieval) -> Section {
+    let metrics = Table {
+        caption: format!(
+            "Golden queries: {} of them",
+            Value::Count(found.queries as u64)
+        ),
+        columns: vec![
+            Column::left("metric"),
+            Column::right("reference"),
+            Column::right("current"),
+            Column::right("change [95 % interval]"),
+            Column::right("won / lost / tied"),
+            Column::right("p, Holm"),
+        ],
+        rows: found
+            .metrics
+            .iter()
+            .map(|m| {
+                let d = &m.difference;
+                vec![
+                    metric_label(&m.metric).into(),
+                    Value::Number(m.reference),
+                    Value::Number(m.current),
+                    estimate(d.mean, d.ci95),
+                    format!("{} / {} / {}", d.wins, d.losses, d.ties).into(),
+                    Value::permutation_p(m.p_value_holm, 10_000),
+                ]
+            })
+            .collect(),
+    };
+    let worst = Table {
+        caption: "Queries that lost most, by nDCG@10".to_owned(),
+        columns: vec![
+            Column::left("query"),
+            Column::right("reference"),
+            Column::right("current"),
+            Column::right("change"),
+        ],
+        rows: found
+            .worst_queries
+            .iter()
+            .take(LISTED)
+            .map(|q| {
+                vec![
+                    q.id.as_str().into(),
+                    Value::Number(q.reference),
+                    Value::Number(q.current),
+                    Value::Number(q.difference),
+                ]
+            })
+            .collect(),
+    };
+    let mut items = vec![
+        Item::Figure(Figure {
+            title: "Change of each metric".to_owned(),
+            reading: "Left of the line the current set finds less. Intervals that cross it are undecided.".to_owned(),
+            plot: Plot::Intervals {
+                x_label: "current − reference".to_owned(),
+                no_effect: Some(0.0),
+                rows: found
+                    .metrics
+                    .iter()
+                    .map(|m| IntervalRow {
+                        label: metric_label(&m.metric),
+                        estimate: Some(m.difference.mean),
+                        interval: m.difference.ci95,
+                        margin: None,
+                    })
+                    .collect(),
+            },
+        }),
+        Item::Table(metrics),
+    ];
+    if !worst.rows.is_empty() {
+        items.push(Item::Table(worst));
+    }
+    let left_out = [
+        (found.queries_without_relevant, "have no relevant document"),
+        (
+            found.missing_queries.reference.count,
+            "are missing from the reference queries",
+        ),
+        (
+            found.missing_queries.current.count,
+            "are missing from the current queries",
+        ),
+    ];
+    for (count, why) in left_out.into_iter().filter(|(count, _)| *count > 0) {
+        items.push(Item::Note(format!(
+            "{count} judged queries {why} and were left out."
+        )));
+    }
+    let missing = found.missing_documents.current.count;
+    if missing > 0 {
+        items.push(Item::Note(format!(
+            "{missing} relevant documents are missing from the current corpus and count as not found (first: {}).",
+            found.missing_documents.current.first_ids.join(", ")
+        )));
+    }
+    Section {
+        id: "retrieval".to_owned(),
+        title: "Retrieval".to_owned(),
+        lead: "Do known queries still find what they should? Exact search on both sides, compared query by query.".to_owned(),
+        items,
+    }
+}
+
+fn distribution_section(found: &Distribution) -> Section {
+    let mut items = vec![Item::Figure(Figure {
+        title: "Cosines of all pairs".to_owned(),
+        reading: "How alike random documents are on either side. A shift here moves every similarity threshold.".to_owned(),
+        plot: Plot::Densities {
+            x_label: "cosine".to_owned(),
+            series: vec![
+                density("reference", &trimmed(&found.cosine_reference, &found.cosine_current)),
+                density("current", &trimmed(&found.cosine_current, &found.cosine_reference)),
+            ],
+            marks: vec![
+                Mark { at: found.cosine_reference.mean, label: "reference mean".to_owned() },
+                Mark { at: found.cosine_current.mean, label: "current mean".to_owned() },
+            ],
+        },
+    })];
+    if let Some(mmd) = &found.mmd {
+        items.push(Item::Table(mmd_table(mmd)));
+        if let (Some(eps), Some(ci)) = (mmd.effect.eps_eq, mmd.effect.ci95) {
+            items.push(Item::Figure(Figure {
+                title: "Size of the shift".to_owned(),
+                reading: "As if this share of the corpus had been replaced by one foreign topic, against the margin that may be ignored.".to_owned(),
+                plot: Plot::Intervals {
+                    x_label: "ε_eq".to_owned(),
+                    no_effect: Some(0.0),
+                    rows: vec![IntervalRow {
+                        label: "shift ε_eq".to_owned(),
+                        estimate: Some(eps),
+                        interval: Some(ci),
+                        margin: Some(mmd.equivalence.margin),
+                    }],
+                },
+            }));
+        }
+    }
+    let (a, b) = (&found.cosine_reference, &found.cosine_current);
+    let (s, t) = (&found.spectrum_reference, &found.spectrum_current);
+    items.push(Item::Table(sided(
+        "Cosines and spectra",
+        vec![
+            (
+                "cosine of random pairs, mean",
+                Value::Number(a.mean),
+                Value::Number(b.mean),
+            ),
+            (
+                "standard deviation",
+                Value::Number(a.std),
+                Value::Number(b.std),
+            ),
+            (
+                "95th percentile",
+                optional(a.quantiles.get("0.95").copied()),
+                optional(b.quantiles.get("0.95").copied()),
+            ),
+            (
+                "total variance",
+                Value::Number(s.total_variance),
+                Value::Number(t.total_variance),
+            ),
+            (
+                "effective rank",
+                optional(s.effective_rank),
+                optional(t.effective_rank),
+            ),
+            (
+                "participation ratio",
+                optional(s.participation_ratio),
+                optional(t.participation_ratio),
+            ),
+            (
+                "mean resultant length",
+                Value::Number(s.mean_resultant_length),
+                Value::Number(t.mean_resultant_length),
+            ),
+            (
+                "Vendi score",
+                Value::Number(s.vendi),
+                Value::Number(t.vendi),
+            ),
+        ],
+    )));
+    let mut rows = Vec::new();
+    if let Some(d) = &found.cosine_change.distance {
+        rows.extend([
+            ("cosine distributions: KS", Value::Number(d.ks)),
+            ("cosine distributions: W1", Value::Number(d.wasserstein1)),
+            (
+                "cosine distributions: JS (nats)",
+                Value::Number(d.jensen_shannon_nats),
+            ),
+        ]);
+    }
+    rows.push((
+        "cosine distributions: PSI",
+        Value::Number(found.cosine_change.psi),
+    ));
+    if let Some(c) = &found.centroid {
+        rows.extend([
+            ("centroid shift, L2", Value::Number(c.l2)),
+            ("cosine of the means", optional(c.cosine)),
+        ]);
+    }
+    if let Some(f) = &found.frechet {
+        rows.extend([
+            ("Fréchet distance", Value::Number(f.distance)),
+            ("of it expected by chance", Value::Number(f.null_bias)),
+        ]);
+    }
+    items.push(Item::Table(named("Distances between the sets", rows)));
+    Section {
+        id: "distribution".to_owned(),
+        title: "Distribution".to_owned(),
+        lead: "Do the two sets, as samples, cover the same ground?".to_owned(),
+        items,
+    }
+}
+
+/// A distribution's reported histogram without the bins that are empty on both sides.
+fn trimmed(own: &CosineDistribution, other: &CosineDistribution) -> cosine::Histogram {
+    let (h, o) = (&own.histogram, &other.histogram);
+    let filled = |i: &usize| h.counts[*i] + o.counts[*i] > 0;
+    let first = (0..h.counts.len()).find(filled).unwrap_or(0);
+    let last = (0..h.counts.len()).rfind(filled).unwrap_or(0);
+    cosine::Histogram {
+        edges: h.edges[first..=last + 1].to_vec(),
+        counts: h.counts[first..=last].to_vec(),
+    }
+}
+
+fn mmd_table(mmd: &Mmd) -> Table {
+    let mut rows = vec![
+        ("MMD², unbiased", Value::Number(mmd.mmd2_unbiased)),
+        ("MMD², biased", optional(mmd.mmd2_biased)),
+    ];
+    if mmd.mmd2_paired.is_some() {
+        rows.push((
+            "MMD² without each item's pair with itself",
+            optional(mmd.mmd2_paired),
+        ));
+    }
+    rows.extend([
+        ("bandwidth σ", optional(mmd.bandwidth)),
+        (
+            "permutation test over all kernels",
+            p_value(mmd.p_value, mmd),
+        ),
+        ("dispersion test", p_value(mmd.dispersion_p_value, mmd)),
+        (
+            "shift ε_eq",
+            mmd.effect.eps_eq.map_or(Value::Missing(None), |e| {
+                mmd.effect
+                    .ci95
+                    .map_or(Value::Percent(e), |ci| Value::percent_interval(e, ci))
+            }),
+        ),
+        (
+            "smallest shift that would be seen (80 % power)",
+            mmd.minimum_detectable
+                .map_or(Value::Missing(None), Value::Percent),
+        ),
+        ("pairs", Value::Count(mmd.pairs)),
+        ("rows, reference", Value::Count(mmd.n_reference)),
+        ("rows, current", Value::Count(mmd.n_current)),
+    ]);
+    named("Maximum mean discrepancy", rows)
+}
+
+fn scope_section(audit: &Audit) -> Section {
+    let p = &audit.pairing;
+    let mut items = vec![
+        Item::Note(format!("Comparability: {}.", audit.comparability.reason)),
+        Item::Table(named(
+            "Ids",
+            vec![
+                ("on both sides", Value::Count(p.shared)),
+                ("reference only", Value::Count(p.only_reference)),
+                ("current only", Value::Count(p.only_current)),
+            ],
+        )),
+    ];
+    if !audit.not_measured.is_empty() {
+        items.push(Item::Table(Table {
+            caption: "Not measured".to_owned(),
+            columns: vec![Column::left("measure"), Column::left("reason")],
+            rows: audit
+                .not_measured
+                .iter()
+                .map(|n| vec![n.measure.as_str().into(), n.reason.as_str().into()])
+                .collect(),
+        }));
+    }
+    Section {
+        id: "scope".to_owned(),
+        title: "Scope".to_owned(),
+        lead: "What could be compared, and what could not.".to_owned(),
+        items,
+    }
+}
+
+/// A page that only measures: a title, a table, and how it was made.
+pub fn measured_page<C, R>(output: &Output<C, R>, table: Table) -> Page {
+    let sources: Vec<&str> = output.inputs.iter().map(|i| i.source.as_str()).collect();
+    Page {
+        title: format!("{}: {}", output.command, sources.join(", ")),
+        subtitle: format!("{} ({})", output.device.name, output.device.backend),
+        key_numbers: Some(table),
+        warnings: output.warnings.clone(),
+        facts: facts(output),
+        ..Page::default()
+    }
+}
+
+/// The page of `overlap`.
+pub fn overlap_page<C>(output: &Output<C, Overlap>) -> Page {
+    measured_page(output, overlap_table(&output.results))
+}
+
+/// The page of `mmd`.
+pub fn mmd_page<C>(output: &Output<C, Mmd>) -> Page {
+    let mut page = measured_page(output, mmd_table(&output.results));
+    page.warnings.extend(output.results.notes.clone());
+    page
+}
+
+/// The page of `cosine`.
+pub fn cosine_page<C, R>(
+    output: &Output<C, R>,
+    found: &CosineDistribution,
+    exact: bool,
+    similar: Option<&[SimilarPair]>,
+) -> Page {
+    let mut rows: Vec<(String, Value)> = vec![
+        (
+            if exact {
+                "pairs"
+            } else {
+                "pairs (of sampled rows)"
+            }
+            .to_owned(),
+            Value::Count(found.pairs),
+        ),
+        ("mean".to_owned(), Value::Number(found.mean)),
+        ("standard deviation".to_owned(), Value::Number(found.std)),
+        ("smallest".to_owned(), Value::Number(found.min)),
+    ];
+    let quantiles: &BTreeMap<String, f64> = &found.quantiles;
+    rows.extend(
+        quantiles
+            .iter()
+            .map(|(level, &v)| (format!("quantile {level}"), Value::Number(v))),
+    );
+    rows.push(("largest".to_owned(), Value::Number(found.max)));
+    if let Some(pairs) = similar {
+        rows.push(("similar pairs".to_owned(), Value::Count(pairs.len() as u64)));
+        rows.extend(
+            pairs
+                .iter()
+                .take(20)
+                .map(|p| (format!("  {} – {}", p.x, p.y), Value::Number(p.cosine))),
+        );
+        if pairs.len() > 20 {
+            rows.push((
+                "  … the rest with --format json".to_owned(),
+                Value::Text(String::new()),
+            ));
+        }
+    }
+    measured_page(
+        output,
+        Table {
+            caption: "Cosines of pairs".to_owned(),
+            columns: vec![Column::left("measure"), Column::right("value")],
+            rows: rows
+                .into_iter()
+                .map(|(name, value)| vec![name.into(), value])
+                .collect(),
+        },
+    )
+}
