@@ -124,8 +124,7 @@ impl AuditArgs {
             return Ok(());
         }
         if let Some(folder) = session.out() {
-            // Found out before an hour's work, not after.
-            create_folder(folder)?;
+            check_folder(folder)?;
         }
         let engine = session.engine()?;
         let audited = audit::audit(&config, &engine, session.progress())?;
@@ -143,6 +142,7 @@ impl AuditArgs {
         output.warnings.dedup();
         let mut page = report::audit_page(&output);
         if let Some(folder) = session.out() {
+            create_folder(folder)?;
             write_files(folder, &output, &page, items.as_ref())?;
             let mut files = vec![
                 ("report.html", "the whole report"),
@@ -188,6 +188,18 @@ fn announce(session: &Session, config: &AuditConfig) -> Result<bool> {
         passes.push(Pass::within("MMD", sn + sm, reference.dim));
     }
     plan::announce(session, &[&reference, &current], &passes)
+}
+
+/// Whether a folder can be made here: found out before an hour's work, not after.
+pub(super) fn check_folder(folder: &Path) -> Result<()> {
+    let existing = folder.ancestors().find(|p| p.exists() || p.as_os_str().is_empty());
+    match existing {
+        Some(path) if !path.as_os_str().is_empty() && !path.is_dir() => {
+            Err(Error::output(path.display(), "is a file, expected a folder for the results")
+                .hint("--out names a folder that exists or can be made"))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn create_folder(folder: &Path) -> Result<()> {

@@ -74,6 +74,7 @@ impl OverlapArgs {
         if !plan::announce(session, &[&infos[0], &infos[1]], &passes)? {
             return Ok(());
         }
+        session.out().map_or(Ok(()), super::audit::check_folder)?;
         let [a, b] = sources;
         let (x, y) = (session.read("reference", a)?, session.read("current", b)?);
         clock.lap("read");
