@@ -1,280 +1,315 @@
-//! Distributions of cosines: of all pairs within a set, between two, and of each item with itself.
+//! Cosine distributions: all pairs within a set or between two, and paired rows one by one.
 
-use std::collections::BTreeMap;
+use std::f64::consts::LN_2;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::moments::UnitMoments;
 use crate::embeddings::Rows;
 use crate::engine::{COSINE_BINS, Engine, Metric, PairHistogram, score};
 use crate::error::{Error, Result};
-use crate::stats::distribution::{self, HistogramDistance};
-use crate::stats::paired::{mean, quantile_sorted};
+use crate::stats::distribution::{self, Histogram, MeanStd, Quantiles};
 
-/// Levels of the quantiles that are reported.
-const LEVELS: [&str; 7] = ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"];
-/// Fine bins per reported bin: 256 bins of width 1/128.
-const COARSEN: usize = 16;
-/// What a pass over pairs may differ from the moments by before the device counts as faulty: sums in f32
-/// tiles are good to about 10⁻⁶.
-const INTEGRITY: f64 = 1e-5;
+/// Bins of the histograms in the output, each 1/128 wide: joins of the engine's bins, so that counts
+/// stay exact.
+const OUTPUT_BINS: usize = 256;
 
-/// Distribution of the cosines of pairs of rows.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+/// How far the pass may be from what the moments say.
+const INTEGRITY_TOLERANCE: f64 = 1e-5;
+
+/// Distribution of the cosines of many pairs of rows, each in [-1, 1].
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CosineDistribution {
-    /// Pairs counted.
+    /// Pairs of rows.
     pub pairs: u64,
-    /// Mean cosine.
-    pub mean: f64,
-    /// Standard deviation over the pairs (divisor: pairs).
-    pub std: f64,
-    /// Smallest cosine, f32.
-    pub min: f64,
-    /// Largest cosine, f32.
-    pub max: f64,
-    /// Quantiles by level, interpolated within bins of width 1/2048: error at most 4.9·10⁻⁴.
-    pub quantiles: BTreeMap<String, f64>,
-    /// Counts over [-1, 1].
+    /// Mean; `null` without a pair.
+    pub mean: Option<f64>,
+    /// Standard deviation over the pairs as they are (divided by their number).
+    pub std: Option<f64>,
+    /// Smallest.
+    pub min: Option<f64>,
+    /// Largest.
+    pub max: Option<f64>,
+    /// Quantiles, interpolated in 4,096 bins: off by at most 0.0005.
+    pub quantiles: Quantiles,
+    /// Counts in 256 bins of width 1/128.
     pub histogram: Histogram,
-    /// Largest difference of the mean and the mean square from what the sets' moments say they must be.
-    /// The run fails where it exceeds 10⁻⁵.
-    pub integrity_error: f64,
-    /// The same counts in 4,096 bins.
+    /// The pass against the moments of the rows; `null` without a pair.
+    pub integrity: Option<CosineIntegrity>,
+    /// Counts in the engine's 4,096 bins.
     #[serde(skip)]
-    pub fine: Vec<u64>,
+    pub fine: Histogram,
 }
 
-/// Counts between edges.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
-pub struct Histogram {
-    /// Ascending bin edges, one more than counts.
-    pub edges: Vec<f64>,
-    /// Counts per bin.
-    pub counts: Vec<u64>,
+/// Mean and mean square of the cosines as the pass over pairs found them, less what the moments of the
+/// unit rows say they must be. Both are 0 but for rounding; a run in which either exceeds 0.00001 fails.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct CosineIntegrity {
+    /// Difference of the mean cosine.
+    pub mean_difference: f64,
+    /// Difference of the mean squared cosine.
+    pub mean_square_difference: f64,
 }
 
-impl Histogram {
-    /// Counts values in `bins` equal bins from the smallest to the largest.
-    pub fn of(values: &[f64], bins: usize) -> Self {
-        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        if !(low.is_finite() && high.is_finite()) {
-            return Self::default();
-        }
-        let width = if high > low {
-            (high - low) / bins as f64
-        } else {
-            f64::EPSILON.max(low.abs() * 1e-9)
-        };
-        let mut counts = vec![0; bins];
-        for v in values {
-            counts[(((v - low) / width) as usize).min(bins - 1)] += 1;
-        }
-        Self {
-            edges: (0..=bins).map(|i| low + width * i as f64).collect(),
-            counts,
-        }
-    }
-}
-
-fn edges(bins: usize) -> Vec<f64> {
-    (0..=bins)
-        .map(|i| -1.0 + 2.0 * i as f64 / bins as f64)
-        .collect()
-}
-
-/// Cosines of all pairs within `x`.
+/// Cosines of all pairs i < j within `rows`; `unit` are the moments of the same rows.
 ///
 /// # Errors
-/// Fewer than two rows, the device fails, or its sums contradict the moments.
-pub fn within(engine: &Engine, x: Rows<'_>) -> Result<CosineDistribution> {
-    let n = x.len() as f64;
-    if x.len() < 2 {
-        return Err(Error::input("cosine", "1 row, expected at least 2"));
-    }
-    let moments = UnitMoments::new(engine, x)?;
-    // ⟨c⟩ = (n|μ|² − 1)/(n − 1) and ⟨c²⟩ = (n‖XᵀX/n‖² − 1)/(n − 1) for unit rows.
-    let mean = (n * dot(&moments.mean, &moments.mean) - 1.0) / (n - 1.0);
-    let mean_square = (n * dot(&moments.second, &moments.second) - 1.0) / (n - 1.0);
-    CosineDistribution::new(engine.pair_histogram(x, None)?, mean, mean_square)
+/// The device fails, or its cosines contradict the moments.
+pub fn within(engine: &Engine, rows: Rows<'_>, unit: &UnitMoments) -> Result<CosineDistribution> {
+    let histogram = engine.pair_histogram(rows, None)?;
+    // Σ over all ordered pairs is n²‖μ‖², of which n are a row with itself; likewise for squares.
+    let n = unit.0.rows as f64;
+    let off_diagonal = |all: f64| (n * all - 1.0) / (n - 1.0);
+    let expected = unit.0.second_moment().map(|moment| Expected {
+        mean: off_diagonal(unit.0.sq_mean_norm()),
+        mean_square: off_diagonal(moment.sq_frobenius()),
+    });
+    distribution_of(histogram, expected)
 }
 
-/// Cosines of every row of `x` with every row of `y`.
+/// Cosines of every row of `x` with every row of `y`; `x_unit` and `y_unit` are the moments of the same
+/// rows.
 ///
 /// # Errors
-/// As [`within`].
-pub fn between(engine: &Engine, x: Rows<'_>, y: Rows<'_>) -> Result<CosineDistribution> {
-    let (a, b) = (UnitMoments::new(engine, x)?, UnitMoments::new(engine, y)?);
-    CosineDistribution::new(
-        engine.pair_histogram(x, Some(y))?,
-        dot(&a.mean, &b.mean),
-        dot(&a.second, &b.second),
-    )
+/// The device fails, or its cosines contradict the moments.
+///
+/// # Panics
+/// If the dimensions differ.
+pub fn between(
+    engine: &Engine,
+    x: Rows<'_>,
+    y: Rows<'_>,
+    x_unit: &UnitMoments,
+    y_unit: &UnitMoments,
+) -> Result<CosineDistribution> {
+    let histogram = engine.pair_histogram(x, Some(y))?;
+    let (x_mean, y_mean) = (&x_unit.0.mean, &y_unit.0.mean);
+    let moments = x_unit.0.second_moment().zip(y_unit.0.second_moment());
+    let expected = moments.map(|(x_moment, y_moment)| Expected {
+        mean: x_mean.iter().zip(y_mean).map(|(a, b)| a * b).sum(),
+        mean_square: x_moment.frobenius_dot(&y_moment),
+    });
+    distribution_of(histogram, expected)
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+/// What the moments say about the cosines.
+struct Expected {
+    mean: f64,
+    mean_square: f64,
 }
 
-/// Mean and second moment XᵀX/n of the rows scaled to unit length.
-struct UnitMoments {
-    mean: Vec<f64>,
-    second: Vec<f64>,
-}
-
-impl UnitMoments {
-    fn new(engine: &Engine, x: Rows<'_>) -> Result<Self> {
-        let unit = score::prepare(Metric::Cosine, x, 0);
-        let unit = Rows::new(&unit, x.dim());
-        let gram = engine.gram(unit, unit)?;
-        let n = x.len() as f64;
-        Ok(Self {
-            mean: gram.x_sums.iter().map(|v| v / n).collect(),
-            second: gram.products.iter().map(|v| v / n).collect(),
+fn distribution_of(
+    histogram: PairHistogram,
+    expected: Option<Expected>,
+) -> Result<CosineDistribution> {
+    let pairs = histogram.pairs();
+    let fine = Histogram {
+        edges: (0..=COSINE_BINS)
+            .map(|i| i as f64 * 2.0 / COSINE_BINS as f64 - 1.0)
+            .collect(),
+        counts: histogram.counts,
+    };
+    if pairs == 0 {
+        return Ok(CosineDistribution {
+            pairs,
+            mean: None,
+            std: None,
+            min: None,
+            max: None,
+            quantiles: Quantiles::new(),
+            histogram: fine.coarsened(COSINE_BINS / OUTPUT_BINS),
+            integrity: None,
+            fine,
+        });
+    }
+    let mean = histogram.sum.to_f64() / pairs as f64;
+    let mean_square = histogram.sum_squares.to_f64() / pairs as f64;
+    let integrity = expected
+        .map(|expected| {
+            check_integrity(CosineIntegrity {
+                mean_difference: mean - expected.mean,
+                mean_square_difference: mean_square - expected.mean_square,
+            })
         })
-    }
+        .transpose()?;
+    let (min, max) = (f64::from(histogram.min), f64::from(histogram.max));
+    // Rounding can leave a variance where there is none; half the range bounds the deviation.
+    let std = (mean_square - mean * mean)
+        .max(0.0)
+        .sqrt()
+        .min((max - min) / 2.0);
+    // f32 products of unit rows may pass 1 by rounding; cosines do not.
+    let (mean, min, max) = (
+        mean.clamp(-1.0, 1.0),
+        min.clamp(-1.0, 1.0),
+        max.clamp(-1.0, 1.0),
+    );
+    Ok(CosineDistribution {
+        pairs,
+        mean: Some(mean),
+        std: Some(std),
+        min: Some(min),
+        max: Some(max),
+        quantiles: distribution::quantiles(|q| Some(fine.quantile(q)?.clamp(min, max))),
+        histogram: fine.coarsened(COSINE_BINS / OUTPUT_BINS),
+        integrity,
+        fine,
+    })
 }
 
-impl CosineDistribution {
-    fn new(found: PairHistogram, mean: f64, mean_square: f64) -> Result<Self> {
-        let pairs = found.pairs();
-        let (measured_mean, measured_square) = (
-            found.sum.to_f64() / pairs as f64,
-            found.sum_squares.to_f64() / pairs as f64,
-        );
-        let integrity_error = (measured_mean - mean)
-            .abs()
-            .max((measured_square - mean_square).abs());
-        // Written so that NaN fails too.
-        if !(integrity_error <= INTEGRITY) {
+fn check_integrity(integrity: CosineIntegrity) -> Result<CosineIntegrity> {
+    for (name, difference) in [
+        ("mean cosine", integrity.mean_difference),
+        ("mean squared cosine", integrity.mean_square_difference),
+    ] {
+        // Negated, so that NaN fails too.
+        let sound = difference.abs() <= INTEGRITY_TOLERANCE;
+        if !sound {
             return Err(Error::device(
                 "pair_histogram",
                 format!(
-                    "mean cosine {measured_mean} and mean square {measured_square} contradict the moments ({mean}, {mean_square})"
+                    "the {name} over pairs is {difference:e} away from what the moments of the rows say, expected at most {INTEGRITY_TOLERANCE:e}"
                 ),
             )
-            .hint("check the device: vecdrift devices --check"));
+            .hint("the device computes wrong products; try --device cpu"));
         }
-        let fine = edges(COSINE_BINS);
-        let quantiles = LEVELS
-            .iter()
-            .filter_map(|&level| {
-                let at = level.parse().ok()?;
-                let value = distribution::histogram_quantile(&fine, &found.counts, at)?;
-                // Within a bin the extremes are known better than the edges.
-                let value = value.clamp(f64::from(found.min), f64::from(found.max));
-                Some((level.to_owned(), value))
-            })
-            .collect();
-        Ok(Self {
-            pairs,
-            mean: measured_mean,
-            std: (measured_square - measured_mean * measured_mean)
-                .max(0.0)
-                .sqrt(),
-            min: f64::from(found.min),
-            max: f64::from(found.max),
-            quantiles,
-            histogram: Histogram {
-                edges: edges(COSINE_BINS / COARSEN),
-                counts: found
-                    .counts
-                    .chunks(COARSEN)
-                    .map(|c| c.iter().sum())
-                    .collect(),
-            },
-            integrity_error,
-            fine: found.counts,
-        })
     }
+    Ok(integrity)
 }
 
-/// Two cosine distributions against each other.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct CosineComparison {
-    /// Mean cosine, current − reference.
+/// How far two cosine distributions lie apart. No p-values: pairs of one row depend on each other.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct CosineShift {
+    /// Mean cosine of the current set less that of the reference.
     pub mean_difference: f64,
-    /// Distances between the histograms of 4,096 bins.
-    #[serde(flatten)]
-    pub distance: Option<HistogramDistance>,
-    /// Population stability index over the reference deciles.
+    /// Kolmogorov–Smirnov distance at the edges of 4,096 bins, in [0, 1].
+    pub ks: f64,
+    /// The true distance exceeds `ks` by at most this: the largest share that one bin holds.
+    pub ks_error: f64,
+    /// Wasserstein-1 distance in cosine units, off by at most 0.0005.
+    pub wasserstein_1: f64,
+    /// Jensen–Shannon divergence over the 256 bins, in nats, in [0, ln 2].
+    pub js_nats: f64,
+    /// The same in bits, in [0, 1].
+    pub js_bits: f64,
+    /// Population stability index over the deciles of the reference.
     pub psi: f64,
+    /// Bins behind `psi`: 10, or fewer where cosines repeat.
+    pub psi_bins: usize,
 }
 
-/// Compares two distributions.
-pub fn compare(reference: &CosineDistribution, current: &CosineDistribution) -> CosineComparison {
-    let fine = edges(COSINE_BINS);
-    // Deciles of the reference, to whole bins.
-    let total: u64 = reference.fine.iter().sum();
-    let (mut x, mut y) = (vec![0u64; 10], vec![0u64; 10]);
-    let mut below = 0u64;
-    for (&a, &b) in reference.fine.iter().zip(&current.fine) {
-        let decile = ((below as u128 * 10 / u128::from(total.max(1))) as usize).min(9);
-        x[decile] += a;
-        y[decile] += b;
-        below += a;
-    }
-    CosineComparison {
-        mean_difference: current.mean - reference.mean,
-        distance: distribution::histogram_distance(&fine, &reference.fine, &current.fine),
-        psi: distribution::psi(&x, &y),
-    }
+/// Compares two cosine distributions. `None` where one has no pair.
+pub fn shift(reference: &CosineDistribution, current: &CosineDistribution) -> Option<CosineShift> {
+    let (x, y) = (&reference.fine, &current.fine);
+    let js_nats =
+        distribution::jensen_shannon_nats(&reference.histogram.counts, &current.histogram.counts)?;
+    let groups = distribution::decile_groups(&x.counts);
+    let largest_share = |h: &Histogram| {
+        h.counts
+            .iter()
+            .max()
+            .map_or(0.0, |&max| max as f64 / h.total() as f64)
+    };
+    Some(CosineShift {
+        mean_difference: current.mean? - reference.mean?,
+        ks: distribution::ks_from_counts(&x.counts, &y.counts)?,
+        ks_error: largest_share(x).max(largest_share(y)),
+        wasserstein_1: distribution::wasserstein_1_from_counts(&x.edges, &x.counts, &y.counts)?,
+        js_nats,
+        js_bits: js_nats / LN_2,
+        psi: distribution::psi(
+            &distribution::regroup(&x.counts, &groups),
+            &distribution::regroup(&y.counts, &groups),
+        )?,
+        psi_bins: groups.len(),
+    })
 }
 
-/// Cosines between an item's two vectors, f64.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+/// Cosines of rows that belong together: the same item in both sets.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PairedCosine {
-    /// Items.
-    pub items: u64,
-    /// Mean.
-    pub mean: f64,
-    /// Standard deviation (divisor n − 1); absent for one item.
+    /// Pairs of rows.
+    pub pairs: usize,
+    /// Mean; `null` without a pair.
+    pub mean: Option<f64>,
+    /// Standard deviation with n − 1; `null` for fewer than two pairs.
     pub std: Option<f64>,
     /// Smallest.
-    pub min: f64,
+    pub min: Option<f64>,
     /// Median.
-    pub median: f64,
+    pub median: Option<f64>,
+    /// Largest.
+    pub max: Option<f64>,
     /// 1st percentile.
-    pub p01: f64,
+    pub p01: Option<f64>,
     /// 5th percentile.
-    pub p05: f64,
+    pub p05: Option<f64>,
     /// 95th percentile.
-    pub p95: f64,
-    /// Share of items below 0.9.
-    pub share_below_0_9: f64,
-    /// Share of items below 0.5.
-    pub share_below_0_5: f64,
-    /// Counts from the smallest to the largest.
+    pub p95: Option<f64>,
+    /// The nine deciles, 10th to 90th percentile; empty without a pair.
+    pub deciles: Vec<f64>,
+    /// Share of pairs below 0.9.
+    pub share_below_0_9: Option<f64>,
+    /// Share of pairs below 0.5.
+    pub share_below_0_5: Option<f64>,
+    /// Counts in 256 bins of width 1/128.
     pub histogram: Histogram,
+    /// The cosine of each pair, in order.
+    #[serde(skip)]
+    pub cosines: Vec<f64>,
 }
 
-/// Cosine of row i of `x` with row i of `y`, summed up and one by one.
+/// Cosine of each row of `x` with the row of `y` at the same place, in f64.
 ///
 /// # Panics
-/// If shapes differ or there is no row.
-pub fn paired(x: Rows<'_>, y: Rows<'_>) -> (PairedCosine, Vec<f64>) {
-    assert_eq!((x.len(), x.dim()), (y.len(), y.dim()));
-    let cosines: Vec<f64> = x
-        .iter()
-        .zip(y.iter())
-        .map(|(a, b)| score::similarity(Metric::Cosine, a, score::norm(a), b, score::norm(b)))
-        .collect();
+/// If the numbers of rows or the dimensions differ.
+pub fn paired_cosines(x: Rows<'_>, y: Rows<'_>) -> Vec<f64> {
+    assert_eq!(x.len(), y.len(), "rows belong together by position");
+    let cosine = |a, b| score::similarity(Metric::Cosine, a, score::norm(a), b, score::norm(b));
+    x.iter().zip(y.iter()).map(|(a, b)| cosine(a, b)).collect()
+}
+
+/// Distribution of [`paired_cosines`].
+///
+/// # Panics
+/// If the numbers of rows or the dimensions differ.
+pub fn paired(x: Rows<'_>, y: Rows<'_>) -> PairedCosine {
+    let cosines = paired_cosines(x, y);
     let mut sorted = cosines.clone();
     sorted.sort_by(f64::total_cmp);
-    let n = sorted.len() as f64;
-    let share_below = |t: f64| sorted.partition_point(|&c| c < t) as f64 / n;
-    let summary = PairedCosine {
-        items: sorted.len() as u64,
-        mean: mean(&cosines),
-        std: crate::stats::paired::standard_deviation(&cosines),
-        min: sorted[0],
-        median: quantile_sorted(&sorted, 0.5),
-        p01: quantile_sorted(&sorted, 0.01),
-        p05: quantile_sorted(&sorted, 0.05),
-        p95: quantile_sorted(&sorted, 0.95),
+    let mut histogram = Histogram {
+        edges: (0..=OUTPUT_BINS)
+            .map(|i| i as f64 * 2.0 / OUTPUT_BINS as f64 - 1.0)
+            .collect(),
+        counts: vec![0; OUTPUT_BINS],
+    };
+    for cosine in &cosines {
+        let bin = ((cosine + 1.0) * (OUTPUT_BINS / 2) as f64) as usize;
+        histogram.counts[bin.min(OUTPUT_BINS - 1)] += 1;
+    }
+    let quantile = |q| distribution::quantile_sorted(&sorted, q);
+    let share_below = |limit: f64| {
+        let below = sorted.partition_point(|&c| c < limit);
+        (!sorted.is_empty()).then(|| below as f64 / sorted.len() as f64)
+    };
+    let mean_std = distribution::mean_std(&cosines);
+    PairedCosine {
+        pairs: cosines.len(),
+        mean: mean_std.map(|MeanStd { mean, .. }| mean),
+        std: mean_std.and_then(|MeanStd { std, .. }| std),
+        min: sorted.first().copied(),
+        median: quantile(0.5),
+        max: sorted.last().copied(),
+        p01: quantile(0.01),
+        p05: quantile(0.05),
+        p95: quantile(0.95),
+        deciles: (1..10)
+            .filter_map(|i| quantile(f64::from(i) / 10.0))
+            .collect(),
         share_below_0_9: share_below(0.9),
         share_below_0_5: share_below(0.5),
-        histogram: Histogram::of(&cosines, 100),
-    };
-    (summary, cosines)
+        histogram,
+        cosines,
+    }
 }
