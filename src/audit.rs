@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::embeddings::{Embeddings, IdSource, Ids, Join, Rows};
 use crate::engine::{Engine, Progress};
 use crate::error::Result;
-use crate::metrics::comparability::{self, Comparability};
+use crate::metrics::comparability::Comparability;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
 use crate::metrics::retrieval::Retrieval;
 use crate::output::{InputSummary, Stopwatch, Timing};
@@ -204,21 +204,17 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let paired = pairing.kind == PairingKind::Paired && join.shared.len() >= 3;
     let shared = paired.then(|| Shared::new(&reference, &current, &join));
     let mut not_measured = Vec::new();
-    let alignment = measure::alignment(engine, shared.as_ref(), config)?;
-    let comparability = comparability::comparability(
-        (reference.dim(), current.dim()),
-        shared
-            .as_ref()
-            .zip(alignment.as_ref())
-            .map(|(s, alignment)| (s.reference(), s.current(), &s.ids, alignment)),
-        config.seed,
-    );
+    let comparability =
+        measure::comparability(engine, &reference, &current, shared.as_ref(), config)?;
     let data = measure::data_faults(&reference, &current, &inputs);
     clock.lap("check");
 
     // Measure.
-    let (coordinates, paired_cosine) =
-        measure::coordinates(shared.as_ref(), alignment, &mut not_measured);
+    let mut coordinates = measure::coordinates(engine, shared.as_ref(), config, &mut not_measured)?;
+    let paired_cosine = coordinates
+        .as_mut()
+        .and_then(|found| found.paired_cosine.as_mut())
+        .map(|paired| std::mem::take(&mut paired.cosines));
     clock.lap("coordinates");
     let mut neighbourhoods =
         measure::neighbourhoods(engine, shared.as_ref(), config, &mut not_measured)?;

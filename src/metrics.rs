@@ -3,6 +3,7 @@
 pub mod alignment;
 pub mod comparability;
 pub mod cosine;
+pub mod duplicates;
 pub mod frechet;
 pub mod kmeans;
 pub mod mmd;

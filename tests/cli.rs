@@ -60,12 +60,23 @@ fn assert_refused(args: &[&str], message: &str) {
     let (folder, output) = run(args);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-    assert!(output.stdout.is_empty(), "{args:?} printed {}", stdout(&output));
+    assert!(
+        output.stdout.is_empty(),
+        "{args:?} printed {}",
+        stdout(&output)
+    );
     let errors: Vec<&str> = text.lines().filter(|l| l.starts_with("error: ")).collect();
     assert_eq!(errors.len(), 1, "{args:?}: {text}");
-    assert!(errors[0].contains(message), "{args:?}: {text}\nexpected: {message}");
+    assert!(
+        errors[0].contains(message),
+        "{args:?}: {text}\nexpected: {message}"
+    );
     assert!(!text.contains("panicked"), "{args:?}: {text}");
-    assert_eq!(files(folder.path()), Vec::<PathBuf>::new(), "{args:?} left files");
+    assert_eq!(
+        files(folder.path()),
+        Vec::<PathBuf>::new(),
+        "{args:?} left files"
+    );
 }
 
 #[test]
@@ -80,26 +91,41 @@ fn audit_writes_three_files_and_the_same_numbers_everywhere() {
     assert!(output.status.success(), "{}", stderr(&output));
     let names: Vec<String> = files(&folder.path().join("drift"))
         .iter()
-        .map(|p| p.file_name().expect("a name").to_string_lossy().into_owned())
+        .map(|p| {
+            p.file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     assert_eq!(names, ["items.parquet", "report.html", "result.json"]);
     let text = stdout(&output);
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
     assert!(text.lines().count() <= 60, "{text}");
 
     let written = std::fs::read_to_string(folder.path().join("drift/result.json")).expect("JSON");
     let result: Value = serde_json::from_str(&written).expect("JSON");
     assert_eq!(result["schema_version"], 1);
     assert_eq!(result["command"], "audit");
-    let axes = result["results"]["verdict"]["axes"].as_array().expect("axes");
+    let axes = result["results"]["verdict"]["axes"]
+        .as_array()
+        .expect("axes");
     assert_eq!(axes.len(), 5);
-    let overlap = result["results"]["neighbourhoods"]["overlap"]["mean"].as_f64().expect("a mean");
+    let overlap = result["results"]["neighbourhoods"]["overlap"]["mean"]
+        .as_f64()
+        .expect("a mean");
     assert!(overlap > 0.0 && overlap < 1.0);
 
     let html = std::fs::read_to_string(folder.path().join("drift/report.html")).expect("HTML");
     assert!(html.contains("<svg"));
     let shown = format!("{overlap:.3}");
-    assert!(html.contains(&shown) && text.contains(&shown), "overlap {shown} in text and report");
+    assert!(
+        html.contains(&shown) && text.contains(&shown),
+        "overlap {shown} in text and report"
+    );
 }
 
 #[test]
@@ -121,7 +147,11 @@ fn results_do_not_depend_on_threads_memory_or_run() {
 
 #[test]
 fn a_rotated_space_breaks_coordinates_and_keeps_neighbourhoods() {
-    let value = json(&["audit", &fixture("reference.parquet"), &fixture("rotated.parquet")]);
+    let value = json(&[
+        "audit",
+        &fixture("reference.parquet"),
+        &fixture("rotated.parquet"),
+    ]);
     let states: Vec<(String, String)> = value["results"]["verdict"]["axes"]
         .as_array()
         .expect("axes")
@@ -132,7 +162,11 @@ fn a_rotated_space_breaks_coordinates_and_keeps_neighbourhoods() {
         })
         .collect();
     let state = |axis: &str| {
-        states.iter().find(|(a, _)| a == axis).map(|(_, s)| s.as_str()).expect("the axis")
+        states
+            .iter()
+            .find(|(a, _)| a == axis)
+            .map(|(_, s)| s.as_str())
+            .expect("the axis")
     };
     assert_eq!(state("coordinates"), "broken");
     assert_eq!(state("neighbourhoods"), "ok");
@@ -142,12 +176,23 @@ fn a_rotated_space_breaks_coordinates_and_keeps_neighbourhoods() {
 
 #[test]
 fn another_dimension_is_compared_by_neighbours_and_refuses_mmd() {
-    let value = json(&["audit", &fixture("reference.parquet"), &fixture("narrow.parquet")]);
+    let value = json(&[
+        "audit",
+        &fixture("reference.parquet"),
+        &fixture("narrow.parquet"),
+    ]);
     assert!(value["results"]["neighbourhoods"]["overlap"]["mean"].is_number());
     let skipped = value["results"]["not_measured"].to_string();
-    assert!(skipped.contains("MMD") && skipped.contains("dimension"), "{skipped}");
+    assert!(
+        skipped.contains("MMD") && skipped.contains("dimension"),
+        "{skipped}"
+    );
     assert_refused(
-        &["mmd", &fixture("reference.parquet"), &fixture("narrow.parquet")],
+        &[
+            "mmd",
+            &fixture("reference.parquet"),
+            &fixture("narrow.parquet"),
+        ],
         "dimension",
     );
 }
@@ -156,7 +201,9 @@ fn another_dimension_is_compared_by_neighbours_and_refuses_mmd() {
 fn two_halves_of_one_corpus_show_no_shift_and_a_new_topic_does() {
     let state = |current: &str| {
         let value = json(&["audit", &fixture("half_a.parquet"), &fixture(current)]);
-        value["results"]["distribution"]["mmd"]["p_value"].as_f64().expect("a p-value")
+        value["results"]["distribution"]["mmd"]["p_value"]
+            .as_f64()
+            .expect("a p-value")
     };
     assert!(state("half_b.parquet") > 0.01);
     assert!(state("shifted.parquet") <= 0.01);
@@ -182,9 +229,20 @@ fn every_command_answers_in_json() {
 
     let mmd = json(&["mmd", &reference, &current, "--permutations", "199"]);
     for key in [
-        "mmd2_unbiased", "mmd2_biased", "kernel", "bandwidth", "bandwidth_rule", "kernels",
-        "permutations", "p_value", "dispersion_p_value", "effect", "minimum_detectable",
-        "n_reference", "n_current", "pairs",
+        "mmd2_unbiased",
+        "mmd2_biased",
+        "kernel",
+        "bandwidth",
+        "bandwidth_rule",
+        "kernels",
+        "permutations",
+        "p_value",
+        "dispersion_p_value",
+        "effect",
+        "minimum_detectable",
+        "n_reference",
+        "n_current",
+        "pairs",
     ] {
         assert!(!mmd["results"][key].is_null(), "{key}");
     }
@@ -204,7 +262,16 @@ fn knn_writes_lists_that_exclude_the_row_itself() {
     let folder = TempDir::new().expect("a temporary folder");
     let output = run_in(
         folder.path(),
-        &["knn", &fixture("reference.parquet"), "-k", "3", "--out", "knn.parquet", "--format", "json"],
+        &[
+            "knn",
+            &fixture("reference.parquet"),
+            "-k",
+            "3",
+            "--out",
+            "knn.parquet",
+            "--format",
+            "json",
+        ],
     );
     assert!(output.status.success(), "{}", stderr(&output));
     let value: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
@@ -243,10 +310,20 @@ fn wrong_usage_is_refused() {
     let good = fixture("reference.parquet");
     assert_refused(&["knn", &good, "-k", "0"], "-k");
     assert_refused(&["mmd", &good, &good, "--bandwidth", "-1"], "bandwidth");
-    assert_refused(&["audit", &good, &good, "--device", "no-such-gpu"], "no-such-gpu");
+    assert_refused(
+        &["audit", &good, &good, "--device", "no-such-gpu"],
+        "no-such-gpu",
+    );
     assert_refused(&["cosine", &good, "--threads", "0"], "threads");
-    assert_refused(&["audit", &good, &good, "--qrels", "q.tsv"], "--queries-reference");
-    for args in [&["frobnicate"][..], &["audit"], &["knn", &good, "-k", "many"]] {
+    assert_refused(
+        &["audit", &good, &good, "--qrels", "q.tsv"],
+        "--queries-reference",
+    );
+    for args in [
+        &["frobnicate"][..],
+        &["audit"],
+        &["knn", &good, "-k", "many"],
+    ] {
         let (_folder, output) = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
     }
@@ -258,7 +335,13 @@ fn a_folder_that_cannot_be_written_leaves_nothing() {
     std::fs::write(folder.path().join("file"), "in the way").expect("a file");
     let output = run_in(
         folder.path(),
-        &["audit", &fixture("half_a.parquet"), &fixture("half_b.parquet"), "--out", "file/drift"],
+        &[
+            "audit",
+            &fixture("half_a.parquet"),
+            &fixture("half_b.parquet"),
+            "--out",
+            "file/drift",
+        ],
     );
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert_eq!(files(folder.path()).len(), 1);
@@ -282,8 +365,13 @@ fn dry_run_reads_no_rows_and_writes_nothing() {
 
 #[test]
 fn help_shows_examples_and_fits_the_terminal() {
-    for command in ["", "audit", "inspect", "cosine", "knn", "overlap", "mmd", "devices"] {
-        let args: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+    for command in [
+        "", "audit", "inspect", "cosine", "knn", "overlap", "mmd", "devices",
+    ] {
+        let args: Vec<&str> = [command, "--help"]
+            .into_iter()
+            .filter(|a| !a.is_empty())
+            .collect();
         let (_folder, output) = run(&args);
         assert!(output.status.success());
         let text = stdout(&output);

@@ -4,18 +4,21 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{AuditConfig, NotMeasured, Shared};
-use crate::embeddings::Embeddings;
+use crate::embeddings::{Embeddings, Ids};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::metrics::alignment::{self, Alignment};
-use crate::metrics::comparability::Comparability;
-use crate::metrics::cosine::{self, CosineComparison, CosineDistribution, PairedCosine};
+use crate::metrics::alignment::{self, LinearCka, Procrustes};
+use crate::metrics::comparability::{self, Comparability, SharedRows};
+use crate::metrics::cosine::{self, CosineDistribution, CosineShift, PairedCosine};
+use crate::metrics::duplicates;
 use crate::metrics::frechet::{self, Frechet};
 use crate::metrics::mmd::{self, Mmd, MmdConfig, Sample};
-use crate::metrics::moments::{self, CentroidShift, Norms};
+use crate::metrics::moments::{
+    self, CentroidShift, Moments, NormDistribution, NormShift, UnitMoments,
+};
 use crate::metrics::overlap::{self, Overlap, OverlapConfig};
 use crate::metrics::retrieval::{self, Qrel, Retrieval, RetrievalSide};
-use crate::metrics::spectrum::{self, Spectrum};
+use crate::metrics::spectrum::{self, Spectrum, SubspaceSimilarity};
 use crate::output::InputSummary;
 use crate::source;
 use crate::stats::paired::Resampling;
@@ -27,8 +30,8 @@ pub struct DataFaults {
     pub reference: SideFaults,
     /// Of the current set.
     pub current: SideFaults,
-    /// Kolmogorov–Smirnov statistic between the vector lengths.
-    pub norm_ks: f64,
+    /// How far the vector lengths moved.
+    pub norm_shift: NormShift,
 }
 
 /// Faults of one set.
@@ -45,7 +48,7 @@ pub struct SideFaults {
     /// Coordinates that never vary.
     pub constant_dimensions: Vec<usize>,
     /// Vector lengths.
-    pub norms: Norms,
+    pub norms: NormDistribution,
 }
 
 /// Looks for faults that no drift explains.
@@ -58,26 +61,40 @@ pub(super) fn data_faults(
         rows: input.rows,
         faulty_rows: input.faults.rows(),
         dim: set.dim(),
-        duplicate_rows: moments::duplicate_rows(set.rows()),
+        duplicate_rows: duplicates::duplicate_rows(set.rows()),
         constant_dimensions: moments::constant_dimensions(set.rows()),
-        norms: moments::norms(set.rows()),
+        norms: moments::norm_distribution(set.rows(), &set.ids),
     };
+    let (reference, current) = (side(reference, &inputs[0]), side(current, &inputs[1]));
     DataFaults {
-        reference: side(reference, &inputs[0]),
-        current: side(current, &inputs[1]),
-        norm_ks: moments::norm_ks(reference.rows(), current.rows()),
+        norm_shift: moments::norm_shift(&reference.norms, &current.norms),
+        reference,
+        current,
     }
 }
 
-/// How shared items' vectors relate, up to rotation.
-pub(super) fn alignment(
+/// Whether both sets live in one space, as far as shared items tell.
+pub(super) fn comparability(
     engine: &Engine,
+    reference: &Embeddings,
+    current: &Embeddings,
     shared: Option<&Shared<'_>>,
     config: &AuditConfig,
-) -> Result<Option<Alignment>> {
-    shared
-        .map(|s| alignment::alignment(engine, s.reference(), s.current(), &s.ids, config.seed))
-        .transpose()
+) -> Result<Comparability> {
+    let no_ids = Ids::new();
+    let rows = shared.map_or(
+        SharedRows {
+            reference: reference.rows().slice(0..0),
+            current: current.rows().slice(0..0),
+            ids: &no_ids,
+        },
+        |s| SharedRows {
+            reference: s.reference(),
+            current: s.current(),
+            ids: &s.ids,
+        },
+    );
+    comparability::comparability(engine, rows, config.seed)
 }
 
 /// Shared items, position by position.
@@ -85,40 +102,41 @@ pub(super) fn alignment(
 pub struct Coordinates {
     /// Cosine between an item's two vectors; absent where the dimensions differ.
     pub paired_cosine: Option<PairedCosine>,
-    /// How well one linear map brings the spaces together, and how alike they are up to rotation.
-    pub alignment: Alignment,
+    /// How well one rotation brings the spaces together.
+    pub procrustes: Option<Procrustes>,
+    /// How alike the spaces are up to rotation and scale.
+    pub linear_cka: LinearCka,
 }
 
-/// Compares shared items' vectors. Also returns the cosine per item.
+/// Compares shared items' vectors.
 pub(super) fn coordinates(
+    engine: &Engine,
     shared: Option<&Shared<'_>>,
-    alignment: Option<Alignment>,
+    config: &AuditConfig,
     not_measured: &mut Vec<NotMeasured>,
-) -> (Option<Coordinates>, Option<Vec<f64>>) {
-    let Some((shared, alignment)) = shared.zip(alignment) else {
+) -> Result<Option<Coordinates>> {
+    let Some(shared) = shared else {
         skip(
             not_measured,
             "paired cosine, Procrustes, CKA",
             "needs items with the same id on both sides",
         );
-        return (None, None);
+        return Ok(None);
     };
     let (x, y) = (shared.reference(), shared.current());
-    let (paired_cosine, per_item) = if x.dim() == y.dim() {
-        let (paired, per_item) = cosine::paired(x, y);
-        (Some(paired), Some(per_item))
+    let paired_cosine = if x.dim() == y.dim() {
+        Some(cosine::paired(x, y))
     } else {
-        let reason = format!("dimensions differ ({} and {})", x.dim(), y.dim());
+        let reason = format!("the dimensions differ ({} and {})", x.dim(), y.dim());
         skip(not_measured, "paired cosine", &reason);
-        (None, None)
+        None
     };
-    (
-        Some(Coordinates {
-            paired_cosine,
-            alignment,
-        }),
-        per_item,
-    )
+    let (mx, my) = (Moments::of(engine, x)?, Moments::of(engine, y)?);
+    Ok(Some(Coordinates {
+        paired_cosine,
+        procrustes: alignment::procrustes(engine, x, y, &shared.ids, config.seed)?,
+        linear_cka: alignment::linear_cka(engine, x, y, &mx, &my)?,
+    }))
 }
 
 /// Compares shared items' neighbourhoods.
@@ -173,7 +191,7 @@ pub struct Distribution {
     /// All pairs within the current set.
     pub cosine_current: CosineDistribution,
     /// The two against each other.
-    pub cosine_change: CosineComparison,
+    pub cosine_shift: Option<CosineShift>,
     /// Distance of the means; absent where the sets do not share a space.
     pub centroid: Option<CentroidShift>,
     /// Fréchet distance; absent where the sets do not share a space.
@@ -182,8 +200,10 @@ pub struct Distribution {
     pub spectrum_reference: Spectrum,
     /// Spectrum of the current set.
     pub spectrum_current: Spectrum,
+    /// How far the principal subspaces coincide; absent where the sets do not share a space.
+    pub subspaces: Option<SubspaceSimilarity>,
     /// Vendi score of the current set over that of the reference set.
-    pub vendi_ratio: f64,
+    pub vendi_ratio: Option<f64>,
 }
 
 /// Compares the sets as distributions: what a rotation would not change always, the rest only where both
@@ -211,9 +231,10 @@ pub(super) fn distribution(
         current.sample(rows, config.seed),
     );
     let (x, y) = (reference.rows(), current.rows());
-    let (mx, my) = (moments::moments(engine, x)?, moments::moments(engine, y)?);
+    let (mx, my) = (Moments::of(engine, x)?, Moments::of(engine, y)?);
+    let (ux, uy) = (UnitMoments::of(engine, x)?, UnitMoments::of(engine, y)?);
     let (mut mmd, mut centroid, mut frechet) = (None, None, None);
-    if comparability.one_space() {
+    if comparability.relation.shares_coordinates() {
         let mmd_config = MmdConfig {
             bandwidth: config.bandwidth,
             permutations: config.permutations,
@@ -236,7 +257,7 @@ pub(super) fn distribution(
             &mmd_config,
         )?);
         centroid = Some(moments::centroid_shift(&mx, &my));
-        frechet = Some(frechet::frechet(&mx, &my)?);
+        frechet = frechet::frechet(&mx, &my)?;
     } else {
         let reason = &comparability.reason;
         skip(
@@ -245,20 +266,27 @@ pub(super) fn distribution(
             &format!("not in one space: {reason}"),
         );
     }
-    let cosine_reference = cosine::within(engine, x)?;
-    let cosine_current = cosine::within(engine, y)?;
-    let spectrum_reference = spectrum::spectrum(engine, x, &mx)?;
-    let spectrum_current = spectrum::spectrum(engine, y, &my)?;
+    let cosine_reference = cosine::within(engine, x, &ux)?;
+    let cosine_current = cosine::within(engine, y, &uy)?;
+    let spectrum_reference = spectrum::spectrum(&mx, &ux)?;
+    let spectrum_current = spectrum::spectrum(&my, &uy)?;
+    let one_space = comparability.relation.shares_coordinates();
     Ok(Some(Distribution {
         rows: [x.len() as u64, y.len() as u64],
         exact: x.len() + y.len() == all,
         mmd,
-        cosine_change: cosine::compare(&cosine_reference, &cosine_current),
+        cosine_shift: cosine::shift(&cosine_reference, &cosine_current),
         cosine_reference,
         cosine_current,
         centroid,
         frechet,
-        vendi_ratio: spectrum_current.vendi / spectrum_reference.vendi,
+        subspaces: one_space
+            .then(|| spectrum::subspace_similarity(&spectrum_reference, &spectrum_current))
+            .flatten(),
+        vendi_ratio: spectrum_reference
+            .vendi_cosine
+            .zip(spectrum_current.vendi_cosine)
+            .map(|(x, y)| y / x),
         spectrum_reference,
         spectrum_current,
     }))

@@ -525,9 +525,10 @@ fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ),
         )),
         Some(paired) => {
+            let mean = paired.mean.unwrap_or(0.0);
             let state = match comparability.relation {
                 SpaceRelation::Same | SpaceRelation::AssumedSame => {
-                    if paired.mean >= policy.min_mixable_cosine {
+                    if mean >= policy.min_mixable_cosine {
                         AxisState::Ok
                     } else {
                         AxisState::Shifted
@@ -535,45 +536,41 @@ fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
                 }
                 _ => AxisState::Broken,
             };
-            evidence.push(Evidence {
-                measure: "mean cosine between an item's two vectors".to_owned(),
-                estimate: Some(paired.mean),
-                ci95: None,
-                n: Some(findings.pairing.shared),
-                exact: true,
-                threshold: Some(policy.min_mixable_cosine),
+            let statement = match state {
+                AxisState::Broken => format!(
+                    "an item's old and new vectors are unrelated (mean cosine {mean:.3}): never mix them"
+                ),
+                AxisState::Ok => format!(
+                    "an item's old and new vectors agree (mean cosine {mean:.4}): they may be mixed"
+                ),
+                _ => format!(
+                    "an item's old and new vectors differ (mean cosine {mean:.3}, 5th percentile {:.3}): mixing them costs accuracy",
+                    paired.p05.unwrap_or(mean)
+                ),
+            };
+            evidence.push(fact(
+                "mean cosine between an item's two vectors",
+                paired.mean,
+                findings.pairing.shared,
+                Some(policy.min_mixable_cosine),
                 state,
-                statement: match state {
-                    AxisState::Broken => format!(
-                        "an item's old and new vectors are unrelated (mean cosine {:.3}): never mix them",
-                        paired.mean
-                    ),
-                    AxisState::Ok => format!(
-                        "an item's old and new vectors agree (mean cosine {:.4}): they may be mixed",
-                        paired.mean
-                    ),
-                    _ => format!(
-                        "an item's old and new vectors differ (mean cosine {:.3}, 5th percentile {:.3}): mixing them costs accuracy",
-                        paired.mean, paired.p05
-                    ),
-                },
-            });
+                statement,
+            ));
         }
     }
-    if let Some(heldout) = found.alignment.procrustes.heldout_mean_cosine {
-        let enough = heldout >= policy.min_adapter_cosine;
+    if let Some(heldout) = found.procrustes.as_ref().and_then(|p| p.heldout.as_ref()) {
+        let cosine = heldout.heldout_mean_cosine;
         evidence.push(fact(
             "mean cosine after the best rotation, held out",
-            Some(heldout),
-            findings.pairing.shared,
+            Some(cosine),
+            heldout.heldout_pairs as u64,
             Some(policy.min_adapter_cosine),
             // A rotation that fits explains a broken axis; it is no second fault.
-            if evidence[0].state == AxisState::Ok { AxisState::Ok } else { evidence[0].state },
-            if enough {
-                format!("one rotation brings them together (mean cosine {heldout:.3} on items it was not fitted to)")
-            } else {
-                format!("no rotation brings them together (mean cosine {heldout:.3} on items it was not fitted to)")
-            },
+            evidence[0].state,
+            format!(
+                "{} rotation brings them together (mean cosine {cosine:.3} on items it was not fitted to)",
+                if cosine >= policy.min_adapter_cosine { "one" } else { "no" }
+            ),
         ));
     }
     axis(name, evidence)
@@ -722,16 +719,24 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         }),
         state,
         statement: format!(
-            "as if {:.1} % of the corpus were replaced by a foreign topic (95 % interval {:.1} to {:.1} %); shifts above {:.1} % would be seen",
+            "as if {:.1} % of the corpus were replaced by a foreign topic (95 % interval {:.1} to {:.1} %){}",
             100.0 * eps_eq,
             100.0 * lo,
             100.0 * hi,
-            100.0 * mmd.minimum_detectable.unwrap_or(f64::NAN)
+            match mmd.minimum_detectable {
+                Some(smallest) if !significant => {
+                    format!(
+                        "; this much data shows shifts from {:.1} %",
+                        100.0 * smallest
+                    )
+                }
+                _ => String::new(),
+            }
         ),
     }];
     if let (Some(p), Some(vendi)) = (
         mmd.dispersion_p_value_holm,
-        findings.distribution.map(|d| d.vendi_ratio),
+        findings.distribution.and_then(|d| d.vendi_ratio),
     ) {
         let moved = p <= policy.alpha && !(0.95..=1.05).contains(&vendi);
         evidence.push(fact(

@@ -192,12 +192,15 @@ fn announce(session: &Session, config: &AuditConfig) -> Result<bool> {
 
 /// Whether a folder can be made here: found out before an hour's work, not after.
 pub(super) fn check_folder(folder: &Path) -> Result<()> {
-    let existing = folder.ancestors().find(|p| p.exists() || p.as_os_str().is_empty());
+    let existing = folder
+        .ancestors()
+        .find(|p| p.exists() || p.as_os_str().is_empty());
     match existing {
-        Some(path) if !path.as_os_str().is_empty() && !path.is_dir() => {
-            Err(Error::output(path.display(), "is a file, expected a folder for the results")
-                .hint("--out names a folder that exists or can be made"))
-        }
+        Some(path) if !path.as_os_str().is_empty() && !path.is_dir() => Err(Error::output(
+            path.display(),
+            "is a file, expected a folder for the results",
+        )
+        .hint("--out names a folder that exists or can be made")),
         _ => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use super::plan::{self, Pass};
 use super::session::{self, Session};
 use super::{Error, InputArgs, Result};
 use crate::metrics::cosine::{self, CosineDistribution};
+use crate::metrics::moments::UnitMoments;
 use crate::metrics::pairs::{self, SimilarPair, Wanted};
 use crate::output::Stopwatch;
 use crate::report;
@@ -127,9 +128,13 @@ impl CosineArgs {
             ));
         }
         let engine = session.engine()?;
+        let unit = UnitMoments::of(&engine, a.set.rows())?;
         let distribution = match &b {
-            None => cosine::within(&engine, a.set.rows())?,
-            Some(b) => cosine::between(&engine, a.set.rows(), b.set.rows())?,
+            None => cosine::within(&engine, a.set.rows(), &unit)?,
+            Some(b) => {
+                let unit_y = UnitMoments::of(&engine, b.set.rows())?;
+                cosine::between(&engine, a.set.rows(), b.set.rows(), &unit, &unit_y)?
+            }
         };
         clock.lap("pair_histogram");
         let wanted = above.map(Wanted::Above).or(top_pairs.map(Wanted::Top));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::session::{self, Session};
 use super::{InputArgs, Result};
 use crate::embeddings::IdSource;
-use crate::metrics::moments;
+use crate::metrics::{duplicates, moments};
 use crate::output::Stopwatch;
 use crate::report::{self, Column, Table, Value};
 use crate::source::SourceInfo;
@@ -40,7 +40,7 @@ struct InspectResults {
     /// Rows that take part in measures.
     usable_rows: u64,
     /// Vector lengths.
-    norms: moments::Norms,
+    norms: moments::NormDistribution,
     /// Coordinates that never vary.
     constant_dimensions: Vec<usize>,
     /// Rows equal to an earlier one, value by value.
@@ -64,9 +64,9 @@ impl InspectArgs {
             source: info,
             rows: loaded.set.rows_read,
             usable_rows: loaded.set.len() as u64,
-            norms: moments::norms(rows),
+            norms: moments::norm_distribution(rows, &loaded.set.ids),
             constant_dimensions: moments::constant_dimensions(rows),
-            duplicate_rows: moments::duplicate_rows(rows),
+            duplicate_rows: duplicates::duplicate_rows(rows),
         };
         clock.lap("check");
         let device = crate::engine::cpu::device()?;
@@ -114,13 +114,13 @@ impl InspectArgs {
                 "constant coordinates",
                 Value::Count(r.constant_dimensions.len() as u64),
             ),
-            ("norm, mean", Value::Number(r.norms.mean)),
+            ("norm, mean", Value::from(r.norms.mean)),
             (
                 "norm, smallest and largest",
                 format!(
                     "{} to {}",
-                    Value::Number(r.norms.min),
-                    Value::Number(r.norms.max)
+                    Value::from(r.norms.min),
+                    Value::from(r.norms.max)
                 )
                 .into(),
             ),

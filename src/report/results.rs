@@ -7,12 +7,14 @@ use super::{
     Plot, Point, Role, Section, State, Table, Tone, Value, Verdict, XAxis,
 };
 use crate::audit::{Action, Audit, AxisState, Coordinates, DataFaults, Distribution, PairingKind};
-use crate::metrics::cosine::{self, CosineDistribution};
+use crate::metrics::cosine::CosineDistribution;
 use crate::metrics::mmd::Mmd;
+use crate::metrics::moments::NormDistribution;
 use crate::metrics::overlap::Overlap;
 use crate::metrics::pairs::SimilarPair;
 use crate::metrics::retrieval::Retrieval;
 use crate::output::{InputSummary, Output};
+use crate::stats::distribution;
 
 /// Rows of a page's tables of items and queries.
 const LISTED: usize = 10;
@@ -188,8 +190,9 @@ fn estimate(value: f64, ci95: Option<[f64; 2]>) -> Value {
     ci95.map_or(Value::Number(value), |ci| Value::interval(value, ci))
 }
 
-fn optional(value: Option<f64>) -> Value {
-    value.map_or(Value::Missing(None), Value::Number)
+/// A number, or that there is none.
+fn number(value: impl Into<Value>) -> Value {
+    value.into()
 }
 
 fn key_numbers(audit: &Audit) -> Table {
@@ -197,15 +200,15 @@ fn key_numbers(audit: &Audit) -> Table {
     let mut row = |name: String, value: Value| rows.push((name, value));
     if let Some(coordinates) = &audit.coordinates {
         if let Some(paired) = &coordinates.paired_cosine {
-            row("paired cosine, mean".into(), Value::Number(paired.mean));
+            row("paired cosine, mean".into(), number(paired.mean));
         }
         row(
             "cosine after rotation, held out".into(),
-            optional(coordinates.alignment.procrustes.heldout_mean_cosine),
+            number(heldout_cosine(coordinates)),
         );
         row(
             "linear CKA, unbiased".into(),
-            optional(coordinates.alignment.linear_cka_unbiased),
+            number(coordinates.linear_cka.cka_debiased),
         );
     }
     if let Some(found) = &audit.neighbourhoods {
@@ -227,7 +230,7 @@ fn key_numbers(audit: &Audit) -> Table {
     }
     if let Some(found) = &audit.distribution {
         if let Some(mmd) = &found.mmd {
-            row("MMD², unbiased".into(), Value::Number(mmd.mmd2_unbiased));
+            row("MMD², unbiased".into(), number(mmd.mmd2_unbiased));
             row("MMD permutation test".into(), p_value(mmd.p_value, mmd));
             row(
                 "shift ε_eq".into(),
@@ -240,15 +243,12 @@ fn key_numbers(audit: &Audit) -> Table {
             );
         }
         if let Some(centroid) = &found.centroid {
-            row("centroid shift, L2".into(), Value::Number(centroid.l2));
+            row("centroid shift, L2".into(), number(centroid.l2));
         }
         if let Some(frechet) = &found.frechet {
-            row("Fréchet distance".into(), Value::Number(frechet.distance));
+            row("Fréchet distance".into(), number(frechet.frechet_distance));
         }
-        row(
-            "Vendi score, ratio".into(),
-            Value::Number(found.vendi_ratio),
-        );
+        row("Vendi score, ratio".into(), number(found.vendi_ratio));
     }
     Table {
         caption: "Key numbers".to_owned(),
@@ -310,12 +310,43 @@ fn evidence_section(audit: &Audit) -> Section {
     }
 }
 
-fn density(name: &str, histogram: &cosine::Histogram) -> Histogram {
+fn density(name: &str, histogram: &distribution::Histogram) -> Histogram {
     Histogram {
         name: name.to_owned(),
         edges: histogram.edges.clone(),
         counts: histogram.counts.clone(),
     }
+}
+
+/// Lengths of one side's vectors in 60 bins over both sides' range.
+fn lengths(name: &str, own: &NormDistribution, other: &NormDistribution) -> Histogram {
+    const BINS: usize = 60;
+    let ends = [own.min, other.min, own.max, other.max].map(|v| v.unwrap_or(0.0));
+    let (low, high) = (ends[0].min(ends[1]), ends[2].max(ends[3]));
+    // Unit vectors differ by rounding only, which is no shape to draw.
+    let width = ((high - low) / BINS as f64)
+        .max(1e-4 * high.abs())
+        .max(f64::MIN_POSITIVE);
+    let mut counts = vec![0; BINS];
+    for norm in &own.sorted {
+        counts[(((norm - low) / width) as usize).min(BINS - 1)] += 1;
+    }
+    let edges = (0..=BINS).map(|i| low + width * i as f64).collect();
+    Histogram {
+        name: name.to_owned(),
+        edges,
+        counts,
+    }
+}
+
+/// A mark at a mean, where there is one.
+fn mean_mark(mean: Option<f64>, label: &str) -> Vec<Mark> {
+    mean.map(|at| Mark {
+        at,
+        label: label.to_owned(),
+    })
+    .into_iter()
+    .collect()
 }
 
 fn data_section(data: &DataFaults) -> Section {
@@ -350,15 +381,11 @@ fn data_section(data: &DataFaults) -> Section {
                         count(a.norms.outliers),
                         count(b.norms.outliers),
                     ),
-                    (
-                        "norm, mean",
-                        Value::Number(a.norms.mean),
-                        Value::Number(b.norms.mean),
-                    ),
+                    ("norm, mean", number(a.norms.mean), number(b.norms.mean)),
                     (
                         "norm, standard deviation",
-                        optional(a.norms.std),
-                        optional(b.norms.std),
+                        number(a.norms.std),
+                        number(b.norms.std),
                     ),
                 ],
             )),
@@ -366,13 +393,13 @@ fn data_section(data: &DataFaults) -> Section {
                 title: "Lengths of the vectors".to_owned(),
                 reading: format!(
                     "Normalised sets show a spike at 1. Kolmogorov–Smirnov distance {}.",
-                    Value::Number(data.norm_ks)
+                    number(data.norm_shift.ks)
                 ),
                 plot: Plot::Densities {
                     x_label: "‖x‖".to_owned(),
                     series: vec![
-                        density("reference", &a.norms.histogram),
-                        density("current", &b.norms.histogram),
+                        lengths("reference", &a.norms, &b.norms),
+                        lengths("current", &b.norms, &a.norms),
                     ],
                     marks: Vec::new(),
                 },
@@ -382,39 +409,40 @@ fn data_section(data: &DataFaults) -> Section {
 }
 
 fn coordinates_section(found: &Coordinates) -> Section {
-    let procrustes = &found.alignment.procrustes;
     let mut items = Vec::new();
     let mut rows = Vec::new();
     if let Some(paired) = &found.paired_cosine {
         rows.extend([
+            ("cosine of an item's two vectors, mean", number(paired.mean)),
+            ("median", number(paired.median)),
+            ("5th percentile", number(paired.p05)),
+            ("smallest", number(paired.min)),
             (
-                "cosine of an item's two vectors, mean",
-                Value::Number(paired.mean),
+                "share below 0.9",
+                paired
+                    .share_below_0_9
+                    .map_or(Value::Missing(None), Value::Percent),
             ),
-            ("median", Value::Number(paired.median)),
-            ("5th percentile", Value::Number(paired.p05)),
-            ("smallest", Value::Number(paired.min)),
-            ("share below 0.9", Value::Percent(paired.share_below_0_9)),
         ]);
     }
     rows.extend([
         (
-            "mean cosine after the best rotation (in sample)",
-            Value::Number(procrustes.mean_cosine),
+            "mean cosine after a rotation, held out",
+            number(heldout_cosine(found)),
         ),
         (
-            "mean cosine after a rotation, held out",
-            optional(procrustes.heldout_mean_cosine),
+            "mean cosine after the best rotation, in sample",
+            number(found.procrustes.as_ref().map(|p| p.mean_cosine)),
         ),
         (
             "Procrustes residual, relative",
-            Value::Number(procrustes.residual_relative),
+            number(found.procrustes.as_ref().map(|p| p.residual_relative)),
         ),
         (
             "linear CKA, unbiased",
-            optional(found.alignment.linear_cka_unbiased),
+            number(found.linear_cka.cka_debiased),
         ),
-        ("linear CKA, plug-in", optional(found.alignment.linear_cka)),
+        ("linear CKA, plug-in", number(found.linear_cka.cka_biased)),
     ]);
     items.push(Item::Table(named("Shared items, vector by vector", rows)));
     if let Some(paired) = &found.paired_cosine {
@@ -425,10 +453,7 @@ fn coordinates_section(found: &Coordinates) -> Section {
             plot: Plot::Densities {
                 x_label: "cosine".to_owned(),
                 series: vec![density("items", &paired.histogram)],
-                marks: vec![Mark {
-                    at: paired.mean,
-                    label: "mean".to_owned(),
-                }],
+                marks: mean_mark(paired.mean, "mean"),
             },
         }));
     }
@@ -439,6 +464,18 @@ fn coordinates_section(found: &Coordinates) -> Section {
             .to_owned(),
         items,
     }
+}
+
+/// Mean cosine after a rotation, on items it was not fitted to.
+fn heldout_cosine(found: &Coordinates) -> Option<f64> {
+    Some(
+        found
+            .procrustes
+            .as_ref()?
+            .heldout
+            .as_ref()?
+            .heldout_mean_cosine,
+    )
 }
 
 fn neighbourhoods_section(found: &Overlap) -> Section {
@@ -507,8 +544,8 @@ fn neighbourhoods_section(found: &Overlap) -> Section {
                 .map(|item| {
                     vec![
                         item.id.as_str().into(),
-                        optional(item.displacement),
-                        Value::Number(item.overlap),
+                        number(item.displacement),
+                        number(item.overlap),
                         ids(&item.lost),
                         ids(&item.gained),
                     ]
@@ -530,14 +567,11 @@ fn overlap_table(found: &Overlap) -> Table {
             format!("mean overlap@{}", found.k),
             estimate(found.overlap.mean, found.overlap.ci95),
         ),
-        ("median".to_owned(), Value::Number(found.overlap.median)),
-        (
-            "mean Jaccard index".to_owned(),
-            Value::Number(found.jaccard.mean),
-        ),
+        ("median".to_owned(), number(found.overlap.median)),
+        ("mean Jaccard index".to_owned(), number(found.jaccard.mean)),
         (
             format!("mean rank-biased overlap (p = {})", found.rbo_p),
-            Value::Number(found.rbo.mean),
+            number(found.rbo.mean),
         ),
         (
             "same nearest neighbour".to_owned(),
@@ -549,9 +583,9 @@ fn overlap_table(found: &Overlap) -> Table {
         ),
         (
             "chance (hub-aware)".to_owned(),
-            Value::Number(found.chance_hub_aware),
+            number(found.chance_hub_aware),
         ),
-        ("κ, corrected for chance".to_owned(), optional(found.kappa)),
+        ("κ, corrected for chance".to_owned(), number(found.kappa)),
         ("items queried".to_owned(), Value::Count(found.items as u64)),
         ("rows searched".to_owned(), Value::Count(found.base as u64)),
     ];
@@ -604,8 +638,8 @@ fn retrieval_section(found: &Retrieval) -> Section {
                 let d = &m.difference;
                 vec![
                     metric_label(&m.metric).into(),
-                    Value::Number(m.reference),
-                    Value::Number(m.current),
+                    number(m.reference),
+                    number(m.current),
                     estimate(d.mean, d.ci95),
                     format!("{} / {} / {}", d.wins, d.losses, d.ties).into(),
                     Value::permutation_p(m.p_value_holm, 10_000),
@@ -628,9 +662,9 @@ fn retrieval_section(found: &Retrieval) -> Section {
             .map(|q| {
                 vec![
                     q.id.as_str().into(),
-                    Value::Number(q.reference),
-                    Value::Number(q.current),
-                    Value::Number(q.difference),
+                    number(q.reference),
+                    number(q.current),
+                    number(q.difference),
                 ]
             })
             .collect(),
@@ -700,10 +734,11 @@ fn distribution_section(found: &Distribution) -> Section {
                 density("reference", &trimmed(&found.cosine_reference, &found.cosine_current)),
                 density("current", &trimmed(&found.cosine_current, &found.cosine_reference)),
             ],
-            marks: vec![
-                Mark { at: found.cosine_reference.mean, label: "reference mean".to_owned() },
-                Mark { at: found.cosine_current.mean, label: "current mean".to_owned() },
-            ],
+            marks: [
+                mean_mark(found.cosine_reference.mean, "reference mean"),
+                mean_mark(found.cosine_current.mean, "current mean"),
+            ]
+            .concat(),
         },
     })];
     if let Some(mmd) = &found.mmd {
@@ -732,72 +767,68 @@ fn distribution_section(found: &Distribution) -> Section {
         vec![
             (
                 "cosine of random pairs, mean",
-                Value::Number(a.mean),
-                Value::Number(b.mean),
+                number(a.mean),
+                number(b.mean),
             ),
-            (
-                "standard deviation",
-                Value::Number(a.std),
-                Value::Number(b.std),
-            ),
+            ("standard deviation", number(a.std), number(b.std)),
             (
                 "95th percentile",
-                optional(a.quantiles.get("0.95").copied()),
-                optional(b.quantiles.get("0.95").copied()),
+                number(a.quantiles.get("0.95").copied()),
+                number(b.quantiles.get("0.95").copied()),
             ),
             (
                 "total variance",
-                Value::Number(s.total_variance),
-                Value::Number(t.total_variance),
+                number(s.total_variance),
+                number(t.total_variance),
             ),
             (
                 "effective rank",
-                optional(s.effective_rank),
-                optional(t.effective_rank),
+                number(s.effective_rank_eigenvalues),
+                number(t.effective_rank_eigenvalues),
             ),
             (
-                "participation ratio",
-                optional(s.participation_ratio),
-                optional(t.participation_ratio),
+                "participation ratio, debiased",
+                number(s.participation_ratio_debiased),
+                number(t.participation_ratio_debiased),
             ),
             (
                 "mean resultant length",
-                Value::Number(s.mean_resultant_length),
-                Value::Number(t.mean_resultant_length),
+                number(s.mean_resultant_length),
+                number(t.mean_resultant_length),
             ),
             (
                 "Vendi score",
-                Value::Number(s.vendi),
-                Value::Number(t.vendi),
+                number(s.vendi_cosine),
+                number(t.vendi_cosine),
             ),
         ],
     )));
-    let mut rows = Vec::new();
-    if let Some(d) = &found.cosine_change.distance {
+    let mut rows: Vec<(&str, Value)> = Vec::new();
+    if let Some(d) = &found.cosine_shift {
         rows.extend([
-            ("cosine distributions: KS", Value::Number(d.ks)),
-            ("cosine distributions: W1", Value::Number(d.wasserstein1)),
-            (
-                "cosine distributions: JS (nats)",
-                Value::Number(d.jensen_shannon_nats),
-            ),
+            ("cosine distributions: KS", number(d.ks)),
+            ("cosine distributions: W1", number(d.wasserstein_1)),
+            ("cosine distributions: JS (nats)", number(d.js_nats)),
+            ("cosine distributions: PSI", number(d.psi)),
         ]);
     }
-    rows.push((
-        "cosine distributions: PSI",
-        Value::Number(found.cosine_change.psi),
-    ));
     if let Some(c) = &found.centroid {
         rows.extend([
-            ("centroid shift, L2", Value::Number(c.l2)),
-            ("cosine of the means", optional(c.cosine)),
+            ("centroid shift, L2", number(c.l2)),
+            ("cosine of the means", number(c.cosine)),
         ]);
     }
     if let Some(f) = &found.frechet {
         rows.extend([
-            ("Fréchet distance", Value::Number(f.distance)),
-            ("of it expected by chance", Value::Number(f.null_bias)),
+            ("Fréchet distance", number(f.frechet_distance)),
+            ("of it expected by chance", number(f.null_bias)),
         ]);
+    }
+    if let Some(found) = &found.subspaces {
+        rows.push((
+            "principal subspaces, mean squared cosine",
+            number(found.mean_sq_cosine),
+        ));
     }
     items.push(Item::Table(named("Distances between the sets", rows)));
     Section {
@@ -809,12 +840,12 @@ fn distribution_section(found: &Distribution) -> Section {
 }
 
 /// A distribution's reported histogram without the bins that are empty on both sides.
-fn trimmed(own: &CosineDistribution, other: &CosineDistribution) -> cosine::Histogram {
+fn trimmed(own: &CosineDistribution, other: &CosineDistribution) -> distribution::Histogram {
     let (h, o) = (&own.histogram, &other.histogram);
     let filled = |i: &usize| h.counts[*i] + o.counts[*i] > 0;
     let first = (0..h.counts.len()).find(filled).unwrap_or(0);
     let last = (0..h.counts.len()).rfind(filled).unwrap_or(0);
-    cosine::Histogram {
+    distribution::Histogram {
         edges: h.edges[first..=last + 1].to_vec(),
         counts: h.counts[first..=last].to_vec(),
     }
@@ -822,17 +853,17 @@ fn trimmed(own: &CosineDistribution, other: &CosineDistribution) -> cosine::Hist
 
 fn mmd_table(mmd: &Mmd) -> Table {
     let mut rows = vec![
-        ("MMD², unbiased", Value::Number(mmd.mmd2_unbiased)),
-        ("MMD², biased", optional(mmd.mmd2_biased)),
+        ("MMD², unbiased", number(mmd.mmd2_unbiased)),
+        ("MMD², biased", number(mmd.mmd2_biased)),
     ];
     if mmd.mmd2_paired.is_some() {
         rows.push((
             "MMD² without each item's pair with itself",
-            optional(mmd.mmd2_paired),
+            number(mmd.mmd2_paired),
         ));
     }
     rows.extend([
-        ("bandwidth σ", optional(mmd.bandwidth)),
+        ("bandwidth σ", number(mmd.bandwidth)),
         (
             "permutation test over all kernels",
             p_value(mmd.p_value, mmd),
@@ -932,24 +963,24 @@ pub fn cosine_page<C, R>(
             .to_owned(),
             Value::Count(found.pairs),
         ),
-        ("mean".to_owned(), Value::Number(found.mean)),
-        ("standard deviation".to_owned(), Value::Number(found.std)),
-        ("smallest".to_owned(), Value::Number(found.min)),
+        ("mean".to_owned(), number(found.mean)),
+        ("standard deviation".to_owned(), number(found.std)),
+        ("smallest".to_owned(), number(found.min)),
     ];
     let quantiles: &BTreeMap<String, f64> = &found.quantiles;
     rows.extend(
         quantiles
             .iter()
-            .map(|(level, &v)| (format!("quantile {level}"), Value::Number(v))),
+            .map(|(level, &v)| (format!("quantile {level}"), number(v))),
     );
-    rows.push(("largest".to_owned(), Value::Number(found.max)));
+    rows.push(("largest".to_owned(), number(found.max)));
     if let Some(pairs) = similar {
         rows.push(("similar pairs".to_owned(), Value::Count(pairs.len() as u64)));
         rows.extend(
             pairs
                 .iter()
                 .take(20)
-                .map(|p| (format!("  {} – {}", p.x, p.y), Value::Number(p.cosine))),
+                .map(|p| (format!("  {} – {}", p.x, p.y), number(p.cosine))),
         );
         if pairs.len() > 20 {
             rows.push((
