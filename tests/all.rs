@@ -2,5 +2,7 @@
 
 mod architecture;
 mod fixtures;
+mod gpu;
 mod neighbourhoods;
 mod report;
+mod shaders;

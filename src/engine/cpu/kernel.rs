@@ -292,7 +292,13 @@ fn product_avx512(x: &[[f32; SIDE]], y: &[[f32; SIDE]], tile: &mut Tile) {
     use std::arch::x86_64::*;
     const HEIGHT: usize = 4;
     const VECTORS: usize = SIDE / 16;
-    for (group, c) in tile.0.as_chunks_mut::<{ HEIGHT * SIDE }>().0.iter_mut().enumerate() {
+    for (group, c) in tile
+        .0
+        .as_chunks_mut::<{ HEIGHT * SIDE }>()
+        .0
+        .iter_mut()
+        .enumerate()
+    {
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEIGHT];
         for (r, sum) in sums.iter_mut().enumerate() {
             for (v, sum) in sum.iter_mut().enumerate() {
