@@ -3,5 +3,7 @@
 mod architecture;
 mod cli;
 mod fixtures;
+mod gpu;
 mod neighbourhoods;
 mod report;
+mod shaders;

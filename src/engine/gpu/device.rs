@@ -1,0 +1,419 @@
+//! One opened device: kernels, buffers, submissions and readback, none of which fails in silence.
+//!
+//! Every call that wgpu checks runs inside error scopes; what fails where no scope listens (a lost
+//! device, say) is remembered and returned by the next call. Outputs are filled with a pattern before a
+//! kernel runs, so that what it did not write is found.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+use super::shaders::{Access, Shader};
+use crate::error::{Error, Result};
+
+/// Bits of a value that no kernel wrote: a NaN that no arithmetic makes.
+pub(super) const UNWRITTEN: u32 = 0x7fed_beef;
+
+/// Bytes of the buffer that outputs are filled from.
+const BLANK_BYTES: u64 = 1 << 20;
+
+/// Submissions under way at most: enough to keep a device busy, few enough that a stuck one is noticed.
+const IN_FLIGHT: usize = 3;
+
+/// How long a submission may take. Even the slowest adapter needs seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The first failure that nobody waited for.
+#[derive(Clone, Default)]
+struct Faults(Arc<Mutex<Option<String>>>);
+
+impl Faults {
+    fn note(&self, fault: String) {
+        lock(&self.0).get_or_insert(fault);
+    }
+}
+
+/// A poisoned lock guards data that is whole: every critical section here is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A kernel, ready to run.
+pub(super) struct Pipeline {
+    name: &'static str,
+    layout: wgpu::BindGroupLayout,
+    pipeline: wgpu::ComputePipeline,
+}
+
+/// An opened device.
+pub(super) struct Device {
+    name: String,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    limits: wgpu::Limits,
+    faults: Faults,
+    blank: Option<wgpu::Buffer>,
+    in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+}
+
+impl Device {
+    /// Opens the adapter with all it has.
+    pub(super) fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+        let name = adapter.get_info().name;
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("vecdrift"),
+            required_limits: adapter.limits(),
+            ..wgpu::DeviceDescriptor::default()
+        }))
+        .map_err(|e| Error::device(&name, format!("cannot be opened: {e}")))?;
+        let faults = Faults::default();
+        let heard = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            heard.note(error.to_string());
+        }));
+        let heard = faults.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            heard.note(format!("the device was lost ({reason:?}) {message}"));
+        });
+        let mut this = Self {
+            limits: device.limits(),
+            name,
+            device,
+            queue,
+            faults,
+            blank: None,
+            in_flight: Mutex::default(),
+        };
+        let pattern = vec![UNWRITTEN; BLANK_BYTES as usize / 4];
+        this.blank =
+            Some(this.upload(bytemuck::cast_slice(&pattern), wgpu::BufferUsages::COPY_SRC)?);
+        Ok(this)
+    }
+
+    pub(super) fn limits(&self) -> &wgpu::Limits {
+        &self.limits
+    }
+
+    /// Bytes that one binding may hold at most.
+    pub(super) fn max_binding(&self) -> u64 {
+        self.limits
+            .max_storage_buffer_binding_size
+            .min(self.limits.max_buffer_size)
+    }
+
+    pub(super) fn error(&self, fact: impl std::fmt::Display) -> Error {
+        Error::device(&self.name, fact)
+    }
+
+    /// The failure that nobody has heard of yet.
+    fn unheard(&self) -> Result<()> {
+        match lock(&self.faults.0).as_ref() {
+            Some(fault) => Err(self.error(fault)),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `call`, turning whatever wgpu finds wrong with it into an error.
+    fn checked<T>(&self, call: impl FnOnce() -> T) -> Result<T> {
+        self.unheard()?;
+        let scopes = [
+            wgpu::ErrorFilter::OutOfMemory,
+            wgpu::ErrorFilter::Internal,
+            wgpu::ErrorFilter::Validation,
+        ]
+        .map(|filter| self.device.push_error_scope(filter));
+        let value = call();
+        let mut found = None;
+        // Innermost first; natively the futures are ready at once.
+        for scope in scopes.into_iter().rev() {
+            found = pollster::block_on(scope.pop()).or(found);
+        }
+        match found {
+            Some(error) => Err(self.error(error)),
+            None => self.unheard().map(|()| value),
+        }
+    }
+
+    /// Compiles a kernel.
+    pub(super) fn pipeline(&self, shader: &Shader) -> Result<Pipeline> {
+        let entries: Vec<_> = (0u32..)
+            .zip(shader.bindings)
+            .map(|(binding, &(_, access))| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match access {
+                        Access::Uniform => wgpu::BufferBindingType::Uniform,
+                        Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        self.checked(|| {
+            let descriptor = wgpu::ShaderModuleDescriptor {
+                label: Some(shader.name),
+                source: wgpu::ShaderSource::Wgsl(shader.source.into()),
+            };
+            // SAFETY: the sources are our own. Every index is below the size of its buffer, because the
+            // host pads panels, norms and groups to whole tiles, dispatches only tiles that exist, and
+            // the kernels compare with the real extents before they write; every loop is bounded by a
+            // parameter and every divisor is a power of two from 1 up.
+            let module = unsafe {
+                self.device.create_shader_module_trusted(
+                    descriptor,
+                    wgpu::ShaderRuntimeChecks::unchecked(),
+                )
+            };
+            let layout = self
+                .device
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                    label: Some(shader.name),
+                    entries: &entries,
+                });
+            let pipeline_layout =
+                self.device
+                    .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                        label: Some(shader.name),
+                        bind_group_layouts: &[Some(&layout)],
+                        immediate_size: 0,
+                    });
+            let pipeline = self
+                .device
+                .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                    label: Some(shader.name),
+                    layout: Some(&pipeline_layout),
+                    module: &module,
+                    entry_point: Some(shader.name),
+                    // The kernels write workgroup memory before they read it.
+                    compilation_options: wgpu::PipelineCompilationOptions {
+                        zero_initialize_workgroup_memory: false,
+                        ..wgpu::PipelineCompilationOptions::default()
+                    },
+                    cache: None,
+                });
+            Pipeline {
+                name: shader.name,
+                layout,
+                pipeline,
+            }
+        })
+    }
+
+    fn buffer(&self, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        self.checked(|| {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                // No binding may be empty.
+                size: bytes.max(16),
+                usage,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// A buffer with `data` in it, on its way to the device.
+    fn upload(&self, data: &[u8], usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let buffer = self.buffer(data.len() as u64, usage | wgpu::BufferUsages::COPY_DST)?;
+        self.checked(|| {
+            self.queue.write_buffer(&buffer, 0, data);
+            self.queue.submit([]);
+        })?;
+        Ok(buffer)
+    }
+
+    /// A storage buffer with `data` in it.
+    pub(super) fn input<T: bytemuck::NoUninit>(&self, data: &[T]) -> Result<wgpu::Buffer> {
+        self.upload(bytemuck::cast_slice(data), wgpu::BufferUsages::STORAGE)
+    }
+
+    /// A storage buffer of `words` 32-bit words for results, filled with [`UNWRITTEN`].
+    pub(super) fn output(&self, words: u64) -> Result<wgpu::Buffer> {
+        let buffer = self.results(words)?;
+        let mut encoder = self.encoder()?;
+        let blank = self
+            .blank
+            .as_ref()
+            .expect("made when the device was opened");
+        for start in (0..buffer.size()).step_by(BLANK_BYTES as usize) {
+            let bytes = BLANK_BYTES.min(buffer.size() - start);
+            encoder.copy_buffer_to_buffer(blank, 0, &buffer, start, bytes);
+        }
+        self.submit(encoder)?;
+        Ok(buffer)
+    }
+
+    /// A storage buffer of `words` 32-bit counters at 0.
+    pub(super) fn counters(&self, words: u64) -> Result<wgpu::Buffer> {
+        let buffer = self.results(words)?;
+        let mut encoder = self.encoder()?;
+        encoder.clear_buffer(&buffer, 0, None);
+        self.submit(encoder)?;
+        Ok(buffer)
+    }
+
+    fn results(&self, words: u64) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        self.buffer(words * 4, usage)
+    }
+
+    fn encoder(&self) -> Result<wgpu::CommandEncoder> {
+        self.checked(|| self.device.create_command_encoder(&Default::default()))
+    }
+
+    /// Submits what was recorded, waiting while too much is under way.
+    fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
+        let index = self.checked(|| self.queue.submit([encoder.finish()]))?;
+        let oldest = {
+            let mut in_flight = lock(&self.in_flight);
+            in_flight.push_back(index.clone());
+            if in_flight.len() > IN_FLIGHT {
+                in_flight.pop_front()
+            } else {
+                None
+            }
+        };
+        if let Some(oldest) = oldest {
+            self.wait(oldest)?;
+        }
+        Ok(index)
+    }
+
+    /// Waits for a submission.
+    fn wait(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let poll = || {
+            self.device.poll(wgpu::PollType::Wait {
+                submission_index: Some(index),
+                timeout: Some(PATIENCE),
+            })
+        };
+        // wgpu panics when a device is lost while it waits; for us that is an error like any other.
+        let waited = self.checked(|| catch_unwind(AssertUnwindSafe(poll)))?;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.error(format!("a computation did not finish: {error}"))),
+            Err(_) => Err(self.error("the device was lost")),
+        }
+    }
+
+    /// Runs a kernel once over `grid` workgroups, as one submission. `buffers` follow the parameters in
+    /// the order of the kernel's bindings.
+    pub(super) fn run<P: bytemuck::NoUninit>(
+        &self,
+        pipeline: &Pipeline,
+        params: &P,
+        buffers: &[&wgpu::Buffer],
+        grid: [u32; 2],
+    ) -> Result<()> {
+        let params = self.upload(bytemuck::bytes_of(params), wgpu::BufferUsages::UNIFORM)?;
+        let entries: Vec<_> = (0u32..)
+            .zip([&params].into_iter().chain(buffers.iter().copied()))
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        let encoder = self.checked(|| {
+            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(pipeline.name),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            pass.dispatch_workgroups(grid[0], grid[1], 1);
+            drop(pass);
+            encoder
+        })?;
+        self.submit(encoder).map(drop)
+    }
+
+    /// Begins to bring results back; the device may go on meanwhile.
+    pub(super) fn read(&self, results: &wgpu::Buffer) -> Result<Readback<'_>> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer(results.size(), usage)?;
+        let mut encoder = self.encoder()?;
+        encoder.copy_buffer_to_buffer(results, 0, &staging, 0, results.size());
+        let submission = self.submit(encoder)?;
+        let (sender, mapped) = mpsc::channel();
+        self.checked(|| {
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                // The receiver is gone only where an earlier error was returned already.
+                let _ = sender.send(result);
+            });
+        })?;
+        Ok(Readback {
+            device: self,
+            staging,
+            submission,
+            mapped,
+        })
+    }
+
+    /// Every one of `values` must have been written.
+    pub(super) fn written(&self, name: &str, values: &[f32]) -> Result<()> {
+        if values.iter().any(|v| v.to_bits() == UNWRITTEN) {
+            return Err(self.error(format!("{name}: the device left results unwritten")));
+        }
+        Ok(())
+    }
+
+    /// Every one of `values` must have been written, and be a number.
+    pub(super) fn numbers(&self, name: &str, values: &[f32]) -> Result<()> {
+        self.written(name, values)?;
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(self.error(format!(
+                "{name}: the device returned NaN or infinity for finite rows"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes every later call fail, as when a driver gives up.
+    #[cfg(test)]
+    pub(super) fn destroy(&self) {
+        self.device.destroy();
+    }
+}
+
+/// Results on their way back.
+pub(super) struct Readback<'a> {
+    device: &'a Device,
+    staging: wgpu::Buffer,
+    submission: wgpu::SubmissionIndex,
+    mapped: mpsc::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Readback<'_> {
+    /// Waits for the results.
+    pub(super) fn finish(self) -> Result<Results> {
+        let device = self.device;
+        device.wait(self.submission)?;
+        match self.mapped.try_recv() {
+            Ok(Ok(())) => {}
+            _ => return Err(device.error("results could not be brought back")),
+        }
+        match device.checked(|| self.staging.get_mapped_range(..))? {
+            Ok(view) => Ok(Results(view)),
+            Err(error) => Err(device.error(format!("results could not be read: {error}"))),
+        }
+    }
+}
+
+/// Results in memory of the driver's.
+pub(super) struct Results(wgpu::BufferView);
+
+impl Results {
+    /// The first `count` words as what the kernel wrote.
+    pub(super) fn as_slice<T: bytemuck::AnyBitPattern>(&self, count: usize) -> &[T] {
+        &bytemuck::cast_slice(&self.0)[..count]
+    }
+}
