@@ -647,15 +647,3 @@ fn slots(rbf: usize, values: impl Iterator<Item = f32>) -> [[f32; 4]; 2] {
     }
     slots
 }
-/// placeholder
-#[derive(Debug, Clone, serde::Serialize, schemars::JsonSchema)]
-pub struct AdapterInfo {
-    /// index
-    pub index: usize,
-    /// device
-    pub device: DeviceInfo,
-}
-/// placeholder
-pub fn adapters() -> Vec<AdapterInfo> {
-    Vec::new()
-}
