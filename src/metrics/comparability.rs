@@ -157,7 +157,7 @@ pub fn comparability(engine: &Engine, shared: SharedRows<'_>, seed: u64) -> Resu
     let pairs = sample.ids.len();
     if pairs < LEAST_PAIRS {
         let reason = format!(
-            "{pairs} shared ids are too few to tell (at least {LEAST_PAIRS} are needed), so one space is assumed"
+            "shared ids are too few to tell ({pairs}, at least {LEAST_PAIRS} are needed), so one space is assumed"
         );
         return Ok(verdict(
             SpaceRelation::AssumedSame,

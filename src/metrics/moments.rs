@@ -268,8 +268,9 @@ pub struct CentroidShift {
     /// on its own. `null` where a mean is 0.
     pub cosine: Option<f64>,
     /// Unbiased estimate of the squared distance of the means, the squared MMD of the linear kernel:
-    /// l2² − tr(S_reference)/n − tr(S_current)/m. 0 in expectation without drift, so it may be negative.
-    /// `null` where a side has fewer than two rows.
+    /// l2² − tr(S_reference)/n − tr(S_current)/m. 0 in expectation for independent rows without drift, so
+    /// it may be negative; too low by up to those two terms where the sides share their items. `null`
+    /// where a side has fewer than two rows.
     pub sq_l2_debiased: Option<f64>,
     /// sq_l2_debiased over the mean total variance of the two sides: the shift in units of the spread.
     /// `null` where a side has no spread.
@@ -386,20 +387,27 @@ pub fn norm_shift(reference: &NormDistribution, current: &NormDistribution) -> N
     }
 }
 
-/// Dimensions that hold one value in every row. Empty for fewer than two rows.
+/// Dimensions that say nothing: their values range over less than a millionth of the widest dimension's
+/// range, or over no more than f32 rounding. Empty for fewer than two rows.
 pub fn constant_dimensions(rows: Rows<'_>) -> Vec<usize> {
     if rows.len() < 2 {
         return Vec::new();
     }
-    let first = rows.row(0);
-    let mut constant: Vec<usize> = (0..rows.dim()).collect();
+    let (mut low, mut high) = (rows.row(0).to_vec(), rows.row(0).to_vec());
     for row in rows.iter() {
-        constant.retain(|&j| row[j] == first[j]);
-        if constant.is_empty() {
-            break;
+        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(row) {
+            *low = low.min(value);
+            *high = high.max(value);
         }
     }
-    constant
+    let range = |j: usize| f64::from(high[j]) - f64::from(low[j]);
+    let widest = (0..rows.dim()).map(range).fold(0.0, f64::max);
+    let constant = |&j: &usize| {
+        // A few units in the last place of the value itself.
+        let rounding = 4.0 * f64::from(f32::EPSILON * low[j].abs().max(high[j].abs()));
+        range(j) <= rounding.max(1e-6 * widest)
+    };
+    (0..rows.dim()).filter(constant).collect()
 }
 
 #[cfg(test)]
@@ -524,8 +532,20 @@ pub(super) mod tests {
 
     #[test]
     fn constant_dimensions_by_hand() {
-        let values = [1.0, 2.0, 0.1, 1.0, 3.0, 0.1, 1.0, 2.0, 0.1];
+        let values = [
+            1.0,
+            2.0,
+            1e-9,
+            1.0,
+            3.0,
+            3e-9,
+            1.0 + f32::EPSILON,
+            2.0,
+            2e-9,
+        ];
         assert_eq!(constant_dimensions(Rows::new(&values, 3)), [0, 2]);
+        assert_eq!(constant_dimensions(Rows::new(&[0.1, 0.1], 1)), [0]);
+        assert!(constant_dimensions(Rows::new(&[0.1, 0.2], 1)).is_empty());
         assert!(constant_dimensions(Rows::new(&values, 9)).is_empty());
     }
 }
