@@ -193,6 +193,25 @@ fn moments_survive_a_distant_mean() {
     }
 }
 
+/// Values near the smallest and the largest f32 keep their digits: everything scales.
+#[test]
+fn moments_scale_with_the_data() {
+    let x = Set::gaussian(50, 4, 0.3, 41);
+    let base = Moments::of(&engine(), x.rows()).unwrap();
+    for exponent in [-100, 120] {
+        let scale = 2f64.powi(exponent);
+        let scaled = Set {
+            values: x.values.iter().map(|v| v * scale as f32).collect(),
+            dim: 4,
+        };
+        let found = Moments::of(&engine(), scaled.rows()).unwrap();
+        for (a, b) in base.scatter.values().iter().zip(found.scatter.values()) {
+            assert_close(b / scale / scale, *a, 1e-12);
+        }
+        assert_close(found.fourth / scale.powi(4), base.fourth, 1e-12);
+    }
+}
+
 #[test]
 fn cosines_match_golden_moments() {
     let golden = golden("spectrum");
@@ -550,6 +569,39 @@ fn spaces_are_told_apart() {
     assert_eq!(other.relation, SpaceRelation::DifferentModel, "{other:?}");
     assert!(!other.relation.shares_coordinates());
 
+    // A rotation that leaves a third of each vector in place: items are recognised, yet it is a copy.
+    let blank = Set {
+        values: vec![0.0; n * 96],
+        dim: 96,
+    };
+    let wide = blank.noisy(1.0, 5);
+    let far = wide.rotated().rotated().rotated();
+    let mixed = wide.values.iter().zip(&far.values);
+    let mixed = Set {
+        values: mixed.map(|(a, b)| 0.4 * a + 0.7 * b).collect(),
+        dim: 96,
+    };
+    let mixed = judge(&wide, &mixed);
+    assert!(mixed.auc.unwrap() > 0.99, "{mixed:?}");
+    assert_eq!(mixed.relation, SpaceRelation::Rotated, "{mixed:?}");
+
+    // All rows shifted alike, and far: drift within one space, though cosines about the origin are blurred.
+    let shift = Set {
+        values: x
+            .values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| v + (i % 16) as f32)
+            .collect(),
+        dim: 16,
+    };
+    let shift = judge(&x, &shift);
+    assert_eq!(shift.relation, SpaceRelation::Same, "{shift:?}");
+    assert!(
+        shift.auc.unwrap() < 0.99 && shift.auc_centred == Some(1.0),
+        "{shift:?}"
+    );
+
     // A direction that all rows share aligns even unrelated models; single items still do not match.
     let [x_narrow, y_narrow] = [22, 23].map(|stream| Set::gaussian(n, 16, 3.0, stream));
     let narrow = judge(&x_narrow, &y_narrow.rotated());
@@ -631,6 +683,11 @@ fn degenerate_sets_are_undefined_not_wrong() {
         values: [3e38f32; 6].into_iter().chain([1e-30; 6]).collect(),
         dim: 3,
     };
+    // Further apart than the largest f32.
+    let opposite = Set {
+        values: [[3e38f32; 3], [-3e38; 3], [-3e38; 3], [-3e38, 3e38, 1.0]].concat(),
+        dim: 3,
+    };
     let lists = [
         (one.clone(), one.clone()),
         (Set::gaussian(2, 3, 0.0, 31), Set::gaussian(2, 3, 0.0, 32)),
@@ -644,6 +701,7 @@ fn degenerate_sets_are_undefined_not_wrong() {
         (equal(40), equal(40)),
         (equal(40), Set::gaussian(40, 3, 0.0, 35)),
         (huge.clone(), huge.clone()),
+        (opposite.clone(), opposite),
         (huge, Set::gaussian(4, 3, 0.0, 36)),
     ];
     for (at, (x, y)) in lists.iter().enumerate() {

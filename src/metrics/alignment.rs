@@ -360,7 +360,7 @@ impl OrthogonalMap {
 }
 
 /// Cosine of two vectors; `None` where one is 0.
-fn cosine_f64(x: &[f64], y: &[f64]) -> Option<f64> {
+pub(super) fn cosine_f64(x: &[f64], y: &[f64]) -> Option<f64> {
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(a, b)| a * b).sum::<f64>();
     let norms = dot(x, x).sqrt() * dot(y, y).sqrt();
     (norms > 0.0).then(|| (dot(x, y) / norms).clamp(-1.0, 1.0))

@@ -171,10 +171,11 @@ impl CrossMoments {
         if n > 0 {
             scatter.add_outer(-1.0 / n as f64, &x_sums, &y_sums);
         }
+        let unscale = 1.0 / (x.unit * y.unit);
         Ok(Self {
             rows: n,
-            scatter,
-            fourth,
+            scatter: scatter.scaled(unscale),
+            fourth: fourth * unscale * unscale,
         })
     }
 
@@ -212,6 +213,8 @@ struct Deviations<'a> {
     rows: Rows<'a>,
     scale: Scale,
     mean: Vec<f64>,
+    /// A power of two that brings deviations to lengths of at most 2, so that none overflows f32.
+    unit: f64,
 }
 
 impl<'a> Deviations<'a> {
@@ -219,8 +222,10 @@ impl<'a> Deviations<'a> {
         let mut mean = vec![0.0; rows.dim()];
         // Rounding must not give a constant dimension a variance: its mean is its value.
         let mut constant: Vec<Option<f64>> = vec![None; rows.dim()];
+        let mut longest = 0.0f64;
         for (i, row) in rows.iter().enumerate() {
             let factor = scale.factor(row);
+            longest = longest.max(score::norm(row) * factor);
             for ((sum, same), &value) in mean.iter_mut().zip(&mut constant).zip(row) {
                 let value = f64::from(value) * factor;
                 *sum += value;
@@ -235,7 +240,12 @@ impl<'a> Deviations<'a> {
         for (sum, same) in mean.iter_mut().zip(constant) {
             *sum = same.unwrap_or(*sum / n);
         }
-        Self { rows, scale, mean }
+        Self {
+            rows,
+            scale,
+            mean,
+            unit: score::unit_scale(longest),
+        }
     }
 
     fn values(&self, range: Range<usize>) -> Vec<f32> {
@@ -244,7 +254,8 @@ impl<'a> Deviations<'a> {
         for row in rows.iter() {
             let factor = self.scale.factor(row);
             let pairs = row.iter().zip(&self.mean);
-            values.extend(pairs.map(|(&v, mean)| (f64::from(v) * factor - mean) as f32));
+            let deviation = |(&v, mean): (&f32, &f64)| f64::from(v) * factor - mean;
+            values.extend(pairs.map(|pair| (deviation(pair) * self.unit) as f32));
         }
         values
     }
