@@ -3,6 +3,7 @@
 mod architecture;
 mod cli;
 mod fixtures;
+mod geometry;
 mod gpu;
 mod neighbourhoods;
 mod report;

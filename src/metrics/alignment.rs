@@ -100,21 +100,6 @@ impl OrthogonalMap {
             nuclear_norm: singular_values.iter().sum(),
         })
     }
-
-    /// xQ of every row, n × d′ values.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub fn apply(&self, engine: &Engine, x: Rows<'_>) -> Result<Vec<f32>> {
-        let weights: Vec<f32> = self
-            .map
-            .transpose()
-            .values()
-            .iter()
-            .map(|&v| v as f32)
-            .collect();
-        engine.project(x, Rows::new(&weights, x.dim()))
-    }
 }
 
 /// Orthogonal Procrustes alignment of paired rows, the reference brought onto the current set, about the
@@ -326,11 +311,27 @@ impl OrthogonalMap {
             (x_mean.times(&self.map), y_mean)
         });
         let mut scored = Scored::default();
+        let weights: Vec<f32> = self
+            .map
+            .transpose()
+            .values()
+            .iter()
+            .map(|&v| v as f32)
+            .collect();
         for chunk in pairs.chunks(CHUNK) {
-            let mapped = self.apply(engine, Rows::new(&gather(x, chunk), x.dim()))?;
+            // A power of two brings each row to length near 1, where no product overflows f32.
+            let exponent = |i: usize| score::unit_exponent(score::norm(x.row(i)));
+            let scaled: Vec<f32> = chunk
+                .iter()
+                .flat_map(|&i| score::scale_rows(x.slice(i..i + 1), exponent(i)))
+                .collect();
+            let scaled = Rows::new(&scaled, x.dim());
+            let mapped = engine.project(scaled, Rows::new(&weights, x.dim()))?;
             for (a, &i) in Rows::new(&mapped, y.dim()).iter().zip(chunk) {
                 let b = y.row(i);
-                let differences = a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b));
+                let unscale = 2f64.powi(-exponent(i));
+                let image: Vec<f64> = a.iter().map(|&v| f64::from(v) * unscale).collect();
+                let differences = image.iter().zip(b).map(|(a, &b)| a - f64::from(b));
                 scored.sq_residual += differences.map(|v| v * v).sum::<f64>();
                 scored.sq_target += score::dot(b, b);
                 // A row with nothing in the target's dimensions maps to 0: no direction, no likeness.
@@ -341,15 +342,16 @@ impl OrthogonalMap {
                     0.0
                 });
                 if let Some((x_centre, y_centre)) = &centres {
-                    let less = |row: &[f32], mean: &[f64]| -> Vec<f64> {
-                        row.iter()
-                            .zip(mean)
-                            .map(|(&v, mean)| f64::from(v) - mean)
-                            .collect()
-                    };
-                    scored
-                        .centred_cosines
-                        .extend(cosine_f64(&less(a, x_centre.values()), &less(b, y_centre)));
+                    let a = image
+                        .iter()
+                        .zip(x_centre.values())
+                        .map(|(v, mean)| v - mean);
+                    let b = b
+                        .iter()
+                        .zip(*y_centre)
+                        .map(|(&v, mean)| f64::from(v) - mean);
+                    let (a, b): (Vec<f64>, Vec<f64>) = (a.collect(), b.collect());
+                    scored.centred_cosines.extend(cosine_f64(&a, &b));
                 }
             }
         }
@@ -358,7 +360,7 @@ impl OrthogonalMap {
 }
 
 /// Cosine of two vectors; `None` where one is 0.
-fn cosine_f64(x: &[f64], y: &[f64]) -> Option<f64> {
+pub(super) fn cosine_f64(x: &[f64], y: &[f64]) -> Option<f64> {
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(a, b)| a * b).sum::<f64>();
     let norms = dot(x, x).sqrt() * dot(y, y).sqrt();
     (norms > 0.0).then(|| (dot(x, y) / norms).clamp(-1.0, 1.0))

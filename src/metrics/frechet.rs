@@ -22,10 +22,11 @@ pub struct Frechet {
     pub mean_term: f64,
     /// The trace.
     pub covariance_term: f64,
-    /// What the distance would be on average without any drift, for Gaussians with the pooled
-    /// covariance: (1/n + 1/m) (1.25 Σλᵢ + 0.5 Σᵢⱼ λᵢλⱼ/(λᵢ + λⱼ)).
+    /// What the distance would be on average without any drift, for independent rows of a Gaussian with
+    /// the pooled covariance: (1/n + 1/m) (1.25 Σλᵢ + 0.5 Σᵢⱼ λᵢλⱼ/(λᵢ + λⱼ)). Where both sides hold the
+    /// same items their sampling errors cancel, and the bias is between 0 and this.
     pub null_bias: f64,
-    /// frechet_distance − null_bias; may be negative.
+    /// frechet_distance − null_bias; may be negative, above all where both sides hold the same items.
     pub frechet_distance_debiased: f64,
     /// Rows of the reference, n.
     pub n_reference: usize,

@@ -171,10 +171,11 @@ impl CrossMoments {
         if n > 0 {
             scatter.add_outer(-1.0 / n as f64, &x_sums, &y_sums);
         }
+        let unscale = 1.0 / (x.unit * y.unit);
         Ok(Self {
             rows: n,
-            scatter,
-            fourth,
+            scatter: scatter.scaled(unscale),
+            fourth: fourth * unscale * unscale,
         })
     }
 
@@ -212,6 +213,8 @@ struct Deviations<'a> {
     rows: Rows<'a>,
     scale: Scale,
     mean: Vec<f64>,
+    /// A power of two that brings deviations to lengths of at most 2, so that none overflows f32.
+    unit: f64,
 }
 
 impl<'a> Deviations<'a> {
@@ -219,8 +222,10 @@ impl<'a> Deviations<'a> {
         let mut mean = vec![0.0; rows.dim()];
         // Rounding must not give a constant dimension a variance: its mean is its value.
         let mut constant: Vec<Option<f64>> = vec![None; rows.dim()];
+        let mut longest = 0.0f64;
         for (i, row) in rows.iter().enumerate() {
             let factor = scale.factor(row);
+            longest = longest.max(score::norm(row) * factor);
             for ((sum, same), &value) in mean.iter_mut().zip(&mut constant).zip(row) {
                 let value = f64::from(value) * factor;
                 *sum += value;
@@ -235,7 +240,12 @@ impl<'a> Deviations<'a> {
         for (sum, same) in mean.iter_mut().zip(constant) {
             *sum = same.unwrap_or(*sum / n);
         }
-        Self { rows, scale, mean }
+        Self {
+            rows,
+            scale,
+            mean,
+            unit: score::unit_scale(longest),
+        }
     }
 
     fn values(&self, range: Range<usize>) -> Vec<f32> {
@@ -244,7 +254,8 @@ impl<'a> Deviations<'a> {
         for row in rows.iter() {
             let factor = self.scale.factor(row);
             let pairs = row.iter().zip(&self.mean);
-            values.extend(pairs.map(|(&v, mean)| (f64::from(v) * factor - mean) as f32));
+            let deviation = |(&v, mean): (&f32, &f64)| f64::from(v) * factor - mean;
+            values.extend(pairs.map(|pair| (deviation(pair) * self.unit) as f32));
         }
         values
     }
@@ -268,8 +279,9 @@ pub struct CentroidShift {
     /// on its own. `null` where a mean is 0.
     pub cosine: Option<f64>,
     /// Unbiased estimate of the squared distance of the means, the squared MMD of the linear kernel:
-    /// l2² − tr(S_reference)/n − tr(S_current)/m. 0 in expectation without drift, so it may be negative.
-    /// `null` where a side has fewer than two rows.
+    /// l2² − tr(S_reference)/n − tr(S_current)/m. 0 in expectation for independent rows without drift, so
+    /// it may be negative; too low by up to those two terms where the sides share their items. `null`
+    /// where a side has fewer than two rows.
     pub sq_l2_debiased: Option<f64>,
     /// sq_l2_debiased over the mean total variance of the two sides: the shift in units of the spread.
     /// `null` where a side has no spread.
@@ -386,20 +398,27 @@ pub fn norm_shift(reference: &NormDistribution, current: &NormDistribution) -> N
     }
 }
 
-/// Dimensions that hold one value in every row. Empty for fewer than two rows.
+/// Dimensions that say nothing: their values range over less than a millionth of the widest dimension's
+/// range, or over no more than f32 rounding. Empty for fewer than two rows.
 pub fn constant_dimensions(rows: Rows<'_>) -> Vec<usize> {
     if rows.len() < 2 {
         return Vec::new();
     }
-    let first = rows.row(0);
-    let mut constant: Vec<usize> = (0..rows.dim()).collect();
+    let (mut low, mut high) = (rows.row(0).to_vec(), rows.row(0).to_vec());
     for row in rows.iter() {
-        constant.retain(|&j| row[j] == first[j]);
-        if constant.is_empty() {
-            break;
+        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(row) {
+            *low = low.min(value);
+            *high = high.max(value);
         }
     }
-    constant
+    let range = |j: usize| f64::from(high[j]) - f64::from(low[j]);
+    let widest = (0..rows.dim()).map(range).fold(0.0, f64::max);
+    let constant = |&j: &usize| {
+        // A few units in the last place of the value itself.
+        let rounding = 4.0 * f64::from(f32::EPSILON * low[j].abs().max(high[j].abs()));
+        range(j) <= rounding.max(1e-6 * widest)
+    };
+    (0..rows.dim()).filter(constant).collect()
 }
 
 #[cfg(test)]
@@ -524,8 +543,20 @@ pub(super) mod tests {
 
     #[test]
     fn constant_dimensions_by_hand() {
-        let values = [1.0, 2.0, 0.1, 1.0, 3.0, 0.1, 1.0, 2.0, 0.1];
+        let values = [
+            1.0,
+            2.0,
+            1e-9,
+            1.0,
+            3.0,
+            3e-9,
+            1.0 + f32::EPSILON,
+            2.0,
+            2e-9,
+        ];
         assert_eq!(constant_dimensions(Rows::new(&values, 3)), [0, 2]);
+        assert_eq!(constant_dimensions(Rows::new(&[0.1, 0.1], 1)), [0]);
+        assert!(constant_dimensions(Rows::new(&[0.1, 0.2], 1)).is_empty());
         assert!(constant_dimensions(Rows::new(&values, 9)).is_empty());
     }
 }
