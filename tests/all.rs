@@ -1,1 +1,3 @@
 //! One integration-test binary: faster to link, helpers shared.
+
+mod mmd;

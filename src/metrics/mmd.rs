@@ -139,7 +139,8 @@ pub struct Mmd {
     /// Smallest `eps_eq` that a one-sided test at 5 % would find with 80 % power: √((1.645 + 0.842)·
     /// `noise_floor`/M2).
     pub minimum_detectable: Option<f64>,
-    /// Standard deviation of MMD² over all relabellings, at the base bandwidth: what it does by chance.
+    /// Standard deviation that MMD² would have by chance if the distributions agreed, at the base
+    /// bandwidth: over all relabellings, of what remains of the sums without row and column effects.
     pub noise_floor: Option<f64>,
     /// Rows of the reference.
     pub n_reference: u64,
@@ -526,6 +527,15 @@ fn test(
     let counts = part(counts);
     let pairs: f64 = counts.iter().sum();
     let relabelled_counts = quadrants(&counts, tested, &labellings);
+    let relabelled_means = |matrix: &[f64]| -> Vec<Quadrants> {
+        quadrants(matrix, tested, &labellings)
+            .into_iter()
+            .zip(&relabelled_counts)
+            .map(|(sums, &counts)| {
+                estimate::means(sums, counts).expect("either side always has two groups")
+            })
+            .collect()
+    };
     let mut mmd2 = Vec::with_capacity(sums.sums.len());
     let mut spread = Vec::with_capacity(sums.sums.len());
     for matrix in &sums.sums {
@@ -535,20 +545,9 @@ fn test(
         for (sum, count) in matrix.iter_mut().zip(&counts) {
             *sum -= mean * count;
         }
-        let means: Vec<Quadrants> = quadrants(&matrix, tested, &labellings)
-            .into_iter()
-            .zip(&relabelled_counts)
-            .map(|(sums, &counts)| {
-                estimate::means(sums, counts).expect("either side always has two groups")
-            })
-            .collect();
-        mmd2.push(means.iter().map(|&m| estimate::mmd2(m)).collect::<Vec<_>>());
-        spread.push(
-            means
-                .iter()
-                .map(|&m| estimate::dispersion(m).abs())
-                .collect::<Vec<_>>(),
-        );
+        let means = relabelled_means(&matrix);
+        mmd2.push(map(&means, estimate::mmd2));
+        spread.push(map(&means, |m| estimate::dispersion(m).abs()));
     }
     // The same vectors on either side give one value under every labelling, up to rounding in f32
     // sums, which is no evidence.
@@ -565,7 +564,13 @@ fn test(
     result.dispersion_p_value = Some(dispersion_p);
     result.p_value_holm = Some(adjusted[0]);
     result.dispersion_p_value_holm = Some(adjusted[1]);
-    result.noise_floor = Some(mean_and_sd(&mmd2[BASE]).1);
+    let residuals = estimate::residuals(&part(&sums.sums[BASE]), &counts, &blocks.is_x[..tested]);
+    let by_chance = map(&relabelled_means(&residuals), estimate::mmd2);
+    result.noise_floor = Some(mean_and_sd(&by_chance).1);
+}
+
+fn map(means: &[Quadrants], statistic: impl Fn(Quadrants) -> f64) -> Vec<f64> {
+    means.iter().map(|&means| statistic(means)).collect()
 }
 
 /// Fills in the effect, its interval, and what they say about the margin.
