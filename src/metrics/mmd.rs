@@ -257,8 +257,9 @@ pub enum EquivalenceState {
 /// The result does not depend on the order of the rows.
 ///
 /// # Errors
-/// Fewer than two rows (or groups) in a sample, different dimensions, an id on two rows, a bandwidth or
-/// margin that is not positive, or the device fails.
+/// Fewer than two rows (or groups) in a sample, different dimensions, an id on two rows, a bandwidth
+/// more than a million times smaller or larger than the mean distance, a margin that is not positive, or
+/// the device fails.
 ///
 /// # Panics
 /// If ids or groups are not as many as rows.
@@ -279,7 +280,10 @@ pub fn mmd(
     let blocks = Blocks::new(&x, &y, config.blocks);
     let distances = PooledDistances::new(&x, &y, [reference, current], config.seed);
     let bandwidth = match config.bandwidth {
-        Some(sigma) => Some((sigma, "fixed".to_owned())),
+        Some(sigma) => {
+            check_bandwidth(sigma, distances.mean())?;
+            Some((sigma, "fixed".to_owned()))
+        }
         None => distances.bandwidth(),
     };
     let mut result = empty_result(reference, current, config, &x, &y, &blocks);
@@ -338,23 +342,33 @@ fn check(reference: Sample<'_>, current: Sample<'_>, config: &MmdConfig) -> Resu
             format!("the reference has dimension {d}, current has {e}, expected one space"),
         ));
     }
-    let positive = |value: f64| value.is_finite() && value > 0.0;
-    if let Some(sigma) = config.bandwidth
-        && !positive(sigma)
-    {
-        return Err(Error::input(
-            "bandwidth",
-            format!("{sigma}, expected a positive number"),
-        ));
-    }
-    if !positive(config.margin) {
-        let margin = config.margin;
+    let margin = config.margin;
+    if !(margin.is_finite() && margin > 0.0) {
         return Err(Error::input(
             "margin",
             format!("{margin}, expected a positive number"),
         ));
     }
     Ok(())
+}
+
+/// Refuses a bandwidth that no pair of rows would notice.
+fn check_bandwidth(sigma: f64, mean_distance: f64) -> Result<()> {
+    const REACH: f64 = 1e6;
+    let range = if mean_distance > 0.0 {
+        mean_distance / REACH..=mean_distance * REACH
+    } else {
+        f64::MIN_POSITIVE.sqrt()..=f64::MAX.sqrt()
+    };
+    if range.contains(&sigma) {
+        return Ok(());
+    }
+    Err(Error::input(
+        "bandwidth",
+        format!(
+            "{sigma}, expected a positive number near the distances between rows, {mean_distance:.3e} on average"
+        ),
+    ))
 }
 
 /// What is known before any kernel is: the answer for samples whose rows are all equal.

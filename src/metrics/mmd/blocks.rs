@@ -273,11 +273,9 @@ impl Blocks {
 /// 32: where a group is a row, whole tiles waste nothing.
 fn block_size(wanted: usize, single_rows: bool) -> usize {
     match wanted {
-        0 => 1,
-        17.. if !single_rows => wanted,
-        0..=16 => wanted,
-        17..=32 => 32,
-        _ => wanted.next_multiple_of(64),
+        17..=32 if single_rows => 32,
+        33.. if single_rows => wanted.next_multiple_of(64),
+        _ => wanted.max(1),
     }
 }
 
@@ -312,4 +310,106 @@ fn merge(x: &Grouped, y: &Grouped) -> Merged {
     merged.only_x.extend_from_slice(xs);
     merged.only_y.extend_from_slice(ys);
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::embeddings::{Ids, Rows};
+
+    /// Blocks of `only_x`, `only_y` and `both` groups of `chunks` rows each, checked for what holds of
+    /// all blocks.
+    fn assign(only_x: usize, only_y: usize, both: usize, chunks: usize) -> Blocks {
+        let groups = |prefix: &str, only: usize| -> Vec<String> {
+            let own = (0..only).map(|i| format!("{prefix}{i}"));
+            let all = own.chain((0..both).map(|i| format!("{i}")));
+            all.flat_map(|group| vec![group; chunks]).collect()
+        };
+        let texts = [groups("x", only_x), groups("y", only_y)];
+        let ids: Vec<Ids> = texts
+            .iter()
+            .map(|texts| {
+                let rows = texts.iter().enumerate();
+                rows.map(|(row, text)| match chunks {
+                    1 => text.clone(),
+                    _ => format!("{text}/{}", row % chunks),
+                })
+                .collect()
+            })
+            .collect();
+        let values = vec![1.0f32; texts[0].len().max(texts[1].len())];
+        let [x, y] = [0, 1].map(|side| {
+            let sample = Sample {
+                rows: Rows::new(&values[..ids[side].len()], 1),
+                ids: &ids[side],
+                groups: (chunks > 1).then_some(&texts[side][..]),
+            };
+            Grouped::new(sample, 3, None)
+        });
+        let blocks = Blocks::new(&x, &y, 256);
+
+        let n = texts[0].len();
+        let text_of = |row: u32| texts.concat()[row as usize].clone();
+        let mut number_of: HashMap<String, u32> = HashMap::new();
+        let mut seen = vec![false; n + texts[1].len()];
+        for (rows, &is_x) in blocks.rows.iter().zip(&blocks.is_x) {
+            for &row in rows {
+                assert!(!std::mem::replace(&mut seen[row as usize], true));
+                assert_eq!((row as usize) < n, is_x);
+            }
+        }
+        assert!(seen.iter().all(|&seen| seen), "every row lies in one block");
+        if seen.len() <= 1_000 {
+            for row in 0..seen.len() as u32 {
+                let number = blocks.group_of[row as usize];
+                assert_eq!(*number_of.entry(text_of(row)).or_insert(number), number);
+            }
+            let mut numbers: Vec<u32> = number_of.values().copied().collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), number_of.len(), "one number per group");
+        }
+        let exchange = blocks.exchange;
+        let sizes: Vec<usize> = blocks.rows.iter().map(|rows| rows.len() / chunks).collect();
+        let alone = &sizes[..exchange.x + exchange.y];
+        assert!(alone.iter().all(|&size| size == alone[0]), "exchangeable");
+        for parts in sizes[alone.len()..exchange.blocks()].chunks(2) {
+            assert_eq!(parts[0], parts[1], "swappable");
+        }
+        let units: usize = blocks.strata.iter().flatten().map(|unit| unit.groups).sum();
+        assert_eq!(units, only_x + only_y + both);
+        blocks
+    }
+
+    #[test]
+    fn blocks_fit_the_samples() {
+        let exchange = |blocks: &Blocks| {
+            let Exchange { x, y, pairs } = blocks.exchange;
+            (x, y, pairs)
+        };
+        // Whole tiles of 64 rows, the remainder to the estimate.
+        let large = assign(5_183, 5_183, 0, 1);
+        assert_eq!(exchange(&large), (80, 80, 0));
+        assert_eq!(large.rows[0].len(), 64);
+        assert_eq!(large.rows.len(), 162);
+        // Pairs may be of any size: none is left out.
+        let paired = assign(0, 0, 5_183, 1);
+        assert_eq!(exchange(&paired), (0, 0, 81));
+        assert_eq!(paired.matches.len(), 5_183);
+        // The smaller side gets its blocks, the larger 16 times as many, the rest is not tested.
+        let uneven = assign(100, 50_000, 0, 1);
+        assert_eq!(exchange(&uneven), (33, 528, 0));
+        assert!(uneven.rows.len() <= 33 + 1 + 528 + 130);
+        // Shared and own rows each get blocks of their size.
+        let overlap = assign(200, 210, 9_000, 1);
+        assert_eq!(exchange(&overlap), (33, 35, 71));
+        // Nothing to exchange with: only the pairs are tested.
+        assert_eq!(exchange(&assign(300, 0, 300, 1)), (0, 0, 100));
+        // Few rows: one per block.
+        assert_eq!(exchange(&assign(2, 3, 1, 1)), (2, 3, 1));
+        // Documents stay whole.
+        assert_eq!(exchange(&assign(300, 280, 50, 5)), (150, 140, 50));
+    }
 }

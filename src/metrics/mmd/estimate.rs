@@ -186,7 +186,9 @@ mod tests {
         p.iter().zip(q).map(|(a, b)| (a - b).powi(2)).sum()
     }
 
-    fn kernel(name: &str, g: f64) -> Box<dyn Fn(&[f64], &[f64]) -> f64> {
+    type Kernel = Box<dyn Fn(&[f64], &[f64]) -> f64>;
+
+    fn kernel(name: &str, g: f64) -> Kernel {
         match name {
             "rbf" => Box::new(move |p, q| (-g * sq(p, q)).exp()),
             "laplace_l2" => Box::new(move |p, q| (-g * sq(p, q).sqrt()).exp()),
