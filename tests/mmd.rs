@@ -143,6 +143,8 @@ fn rejections(runs: u64, draw: impl Fn(&mut Philox) -> (Set, Set) + Sync) -> [us
             let config = MmdConfig {
                 permutations: 199,
                 seed: run,
+                // Blocks of a few rows even of so few rows, and 16 on either side.
+                blocks: 64,
                 ..MmdConfig::default()
             };
             let result = compare(&engine, &x, &y, &config).unwrap();

@@ -10,9 +10,8 @@ use super::Sample;
 use crate::error::{Error, Result};
 use crate::stats::permutation::Exchange;
 
-/// Blocks that a test wants on its smaller side: a test with 32 has nearly the power of one that
-/// permutes single rows, and a jackknife with fewer misses too often.
-const TEST_BLOCKS: usize = 32;
+/// Rows of the engine's smallest tile: smaller blocks are padded to it.
+const SMALL_TILE: usize = 16;
 
 /// A test gains next to nothing from a side this many times the other: the rest is left to the estimate.
 const LARGEST_RATIO: usize = 16;
@@ -194,13 +193,9 @@ impl Blocks {
         }
 
         let groups = only_x.len() + only_y.len() + 2 * both.len();
-        let size = block_size(groups / target.max(2), single_rows);
         let fewer = only_x.len().min(only_y.len());
-        let alone = if fewer == 0 {
-            size
-        } else {
-            size.min((fewer / TEST_BLOCKS).max(1))
-        };
+        let alone = block_size(groups, fewer, target, single_rows);
+        let paired = block_size(groups, both.len(), target, single_rows);
         let tested = |groups: usize| (groups / alone).min(LARGEST_RATIO * (fewer / alone)) * alone;
         let rest_x = only_x.split_off(tested(only_x.len()));
         let rest_y = only_y.split_off(tested(only_y.len()));
@@ -213,7 +208,7 @@ impl Blocks {
             blocks.exchange.y += 1;
             blocks.push_alone(members.iter().map(y_members), false, &mut number);
         }
-        for members in both.chunks(size.min((both.len() / TEST_BLOCKS).max(1))) {
+        for members in both.chunks(paired) {
             blocks.exchange.pairs += 1;
             let mut number_y = number;
             let in_x = members.iter().map(|(a, _)| x_members(a));
@@ -226,7 +221,7 @@ impl Blocks {
             blocks.strata[2].push(unit);
         }
         let rest_size =
-            |groups: usize| block_size(groups / ESTIMATE_BLOCKS, single_rows).max(alone);
+            |groups: usize| whole_tiles(groups / ESTIMATE_BLOCKS, single_rows).max(alone);
         for members in rest_x.chunks(rest_size(rest_x.len())) {
             blocks.push_alone(members.iter().map(x_members), true, &mut number);
         }
@@ -269,13 +264,29 @@ impl Blocks {
     }
 }
 
-/// Groups per block. The engine lays blocks out in tiles of 16 rows, or of 64 once a block has more than
+/// Groups per block, for `groups` parts in all, of which the side that has fewest of this kind has
+/// `fewer`.
+///
+/// As `target` says, but that side is to have an eighth of the target if it can: a test with 32 blocks
+/// a side has nearly the power of one that permutes rows, and a jackknife with fewer misses too often.
+/// Up to a quarter of the target a side, blocks rather grow to a tile than be padded to it.
+fn block_size(groups: usize, fewer: usize, target: usize, single_rows: bool) -> usize {
+    let tile = (fewer / (target / 4).max(1)).min(SMALL_TILE);
+    let size = whole_tiles((groups / target.max(1)).max(tile), single_rows);
+    if fewer == 0 {
+        size
+    } else {
+        size.min((fewer / (target / 8).max(1)).max(1))
+    }
+}
+
+/// At least `groups`. The engine lays blocks out in tiles of 16 rows, or of 64 once a block has more than
 /// 32: where a group is a row, whole tiles waste nothing.
-fn block_size(wanted: usize, single_rows: bool) -> usize {
-    match wanted {
+fn whole_tiles(groups: usize, single_rows: bool) -> usize {
+    match groups {
         17..=32 if single_rows => 32,
-        33.. if single_rows => wanted.next_multiple_of(64),
-        _ => wanted.max(1),
+        33.. if single_rows => groups.next_multiple_of(64),
+        _ => groups.max(1),
     }
 }
 
@@ -406,10 +417,10 @@ mod tests {
         let overlap = assign(200, 210, 9_000, 1);
         assert_eq!(exchange(&overlap), (33, 35, 71));
         // Nothing to exchange with: only the pairs are tested.
-        assert_eq!(exchange(&assign(300, 0, 300, 1)), (0, 0, 100));
+        assert_eq!(exchange(&assign(300, 0, 300, 1)), (0, 0, 75));
         // Few rows: one per block.
         assert_eq!(exchange(&assign(2, 3, 1, 1)), (2, 3, 1));
         // Documents stay whole.
-        assert_eq!(exchange(&assign(300, 280, 50, 5)), (150, 140, 50));
+        assert_eq!(exchange(&assign(300, 280, 50, 5)), (75, 70, 50));
     }
 }
