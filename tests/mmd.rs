@@ -1,6 +1,5 @@
 //! The two-sample test through the engine: golden values, level, power and invariances.
 
-use rayon::prelude::*;
 use serde_json::Value;
 use vecdrift::embeddings::{Ids, Rows};
 use vecdrift::engine::{DeviceChoice, Engine, EngineConfig};
@@ -131,26 +130,39 @@ fn near(row: &[f64], noise: f64, random: &mut Philox) -> Vec<f64> {
     row.iter().map(|v| v + noise * random.normal()).collect()
 }
 
+/// Runs 0 … `runs` − 1 on plain threads: within a rayon job, each parallel loop of a run would start other
+/// runs while it waits, one deeper in the stack than the other.
+fn simulate<T: Send>(runs: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let run = &run;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads as u64)
+            .map(|first| scope.spawn(move || (first..runs).step_by(threads).map(run).collect()))
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| -> Vec<T> { worker.join().unwrap() })
+            .collect()
+    })
+}
+
 const RUNS: u64 = 400;
 
 /// Rejections at 5 % by the two tests over seeded runs.
 fn rejections(runs: u64, draw: impl Fn(&mut Philox) -> (Set, Set) + Sync) -> [usize; 2] {
     let engine = engine();
-    let p_values: Vec<[f64; 2]> = (0..runs)
-        .into_par_iter()
-        .map(|run| {
-            let (x, y) = draw(&mut Philox::new(1_000 + run, 0));
-            let config = MmdConfig {
-                permutations: 199,
-                seed: run,
-                // Blocks of a few rows even of so few rows, and 16 on either side.
-                blocks: 64,
-                ..MmdConfig::default()
-            };
-            let result = compare(&engine, &x, &y, &config).unwrap();
-            [result.p_value.unwrap(), result.dispersion_p_value.unwrap()]
-        })
-        .collect();
+    let p_values: Vec<[f64; 2]> = simulate(runs, |run| {
+        let (x, y) = draw(&mut Philox::new(1_000 + run, 0));
+        let config = MmdConfig {
+            permutations: 199,
+            seed: run,
+            // Blocks of a few rows even of so few rows, and 16 on either side.
+            blocks: 64,
+            ..MmdConfig::default()
+        };
+        let result = compare(&engine, &x, &y, &config).unwrap();
+        [result.p_value.unwrap(), result.dispersion_p_value.unwrap()]
+    });
     [0, 1].map(|test| p_values.iter().filter(|p| p[test] <= 0.05).count())
 }
 
@@ -293,20 +305,17 @@ fn a_shift_is_found_and_its_noise_floor_is_that_of_no_shift() {
 fn noise_floor_is_the_spread_of_the_estimate() {
     let world = World::new(5, 8);
     let engine = engine();
-    let runs: Vec<(f64, f64)> = (0..200)
-        .into_par_iter()
-        .map(|run| {
-            let random = &mut Philox::new(run, 5);
-            let (x, y) = (world.set("x", 50, random), world.set("y", 80, random));
-            let config = MmdConfig {
-                bandwidth: Some(3.0),
-                permutations: 199,
-                ..MmdConfig::default()
-            };
-            let result = compare(&engine, &x, &y, &config).unwrap();
-            (result.mmd2_unbiased, result.noise_floor.unwrap())
-        })
-        .collect();
+    let runs: Vec<(f64, f64)> = simulate(200, |run| {
+        let random = &mut Philox::new(run, 5);
+        let (x, y) = (world.set("x", 50, random), world.set("y", 80, random));
+        let config = MmdConfig {
+            bandwidth: Some(3.0),
+            permutations: 199,
+            ..MmdConfig::default()
+        };
+        let result = compare(&engine, &x, &y, &config).unwrap();
+        (result.mmd2_unbiased, result.noise_floor.unwrap())
+    });
     let n = runs.len() as f64;
     let sd = (runs.iter().map(|r| r.0 * r.0).sum::<f64>() / n).sqrt();
     let floor = runs.iter().map(|r| r.1).sum::<f64>() / n;
@@ -352,16 +361,14 @@ fn interval_of_the_effect_covers_the_truth() {
         compare(&engine, &world.set("x", n, random), &y, &config).unwrap()
     };
     let truth = draw(1_500, 0).mmd2_unbiased;
-    let covered = (1..=60u64)
-        .into_par_iter()
-        .filter(|&run| {
-            let effect = draw(100, run).effect;
-            // Each run has its own M2: compare on the scale of MMD².
-            let m2 = effect.reference_m2.unwrap();
-            let [lower, upper] = effect.ci95.unwrap().map(|eps| eps * eps * m2);
-            (lower..=upper).contains(&truth)
-        })
-        .count();
+    let covers = simulate(60, |run| {
+        let effect = draw(100, 1 + run).effect;
+        // Each run has its own M2: compare on the scale of MMD².
+        let m2 = effect.reference_m2.unwrap();
+        let [lower, upper] = effect.ci95.unwrap().map(|eps| eps * eps * m2);
+        (lower..=upper).contains(&truth)
+    });
+    let covered = covers.iter().filter(|&&covers| covers).count();
     // 95 % of 60 is 57; fewer than 51 happens once in a thousand, and the truth has its own error.
     assert!(covered >= 51, "{covered} of 60 intervals cover {truth}");
 }
