@@ -5,6 +5,7 @@ mod cli;
 mod fixtures;
 mod geometry;
 mod gpu;
+mod mmd;
 mod neighbourhoods;
 mod report;
 mod shaders;
