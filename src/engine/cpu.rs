@@ -1,170 +1,138 @@
-//! The CPU backend.
+//! The CPU backend: one product core (`product`), an epilogue per operation, compiled for several
+//! instruction sets (`kernel`).
+//!
+//! Every product is one chain of multiply-adds over d, from the first coordinate to the last, whatever
+//! its place in a tile, and every sum is formed within a fixed tile of 64 × 64 (or 16 × 16) pairs and
+//! added exactly beyond it. So a result does not depend on the number of threads, the size of the
+//! blocks or the order of tasks. AVX-512 and AVX2 (and NEON) fuse each multiply-add and agree in every
+//! bit; the portable kernel on a CPU without fused multiply-add rounds twice, stays within the accuracy
+//! contract of [`crate::engine`], and agrees with itself. (`gram` is computed in f64 by faer, which
+//! chooses its own instructions.)
 
-use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::score::TopK;
 use super::tiles::Operation;
-use super::{Backend, DeviceInfo, NearestRequest, PADDING, PairHistogram, SumsRequest, TileSums};
+use super::{Backend, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, TileSums};
 use crate::embeddings::Rows;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+mod exp;
+mod gram;
+mod kernel;
+mod nearest;
+mod pair_histogram;
+mod pair_sums;
+mod panels;
+mod product;
+mod project;
+
+use kernel::Kernel;
+pub use panels::Panels;
 
 /// Runs the operations on the CPU.
 pub struct CpuBackend {
     info: DeviceInfo,
-}
-
-/// Rows as loaded.
-pub struct CpuBlock {
-    values: Vec<f32>,
-    dim: usize,
-}
-
-impl CpuBlock {
-    fn rows(&self) -> Rows<'_> {
-        Rows::new(&self.values, self.dim)
-    }
-}
-
-fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 16];
-    for (a, b) in x.chunks(16).zip(y.chunks(16)) {
-        for (s, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *s += a * b;
-        }
-    }
-    sums.iter().sum()
+    kernel: Kernel,
+    pool: ThreadPool,
 }
 
 impl CpuBackend {
-    pub(super) fn new(_threads: Option<usize>) -> Result<Self> {
+    /// A backend of `threads` threads (`None`: all cores) and the best kernel for this CPU, or the one
+    /// that the environment variable `VECDRIFT_CPU_KERNEL` names: `avx512`, `avx2` or `portable`.
+    ///
+    /// # Errors
+    /// The named kernel is unknown or not supported, or no threads can be started.
+    pub(super) fn new(threads: Option<usize>) -> Result<Self> {
+        let kernel = Kernel::choose()?;
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads.unwrap_or(0))
+            .thread_name(|i| format!("vecdrift-cpu-{i}"))
+            .build()
+            .map_err(|error| Error::device("cpu", error))?;
+        let threads = pool.current_num_threads();
+        let plural = if threads == 1 { "" } else { "s" };
         Ok(Self {
             info: DeviceInfo {
-                name: "cpu".into(),
+                name: format!("{} ({threads} thread{plural})", kernel::cpu_name()),
                 backend: "cpu".into(),
-                precision: "f32".into(),
+                precision: format!("f32 ({})", kernel.name()),
                 software: false,
             },
+            kernel,
+            pool,
         })
     }
 }
 
 impl Backend for CpuBackend {
-    type Block = CpuBlock;
+    type Block = Panels;
 
     fn device(&self) -> &DeviceInfo {
         &self.info
     }
 
-    fn block_rows(&self, _operation: Operation, _dim: usize, _memory: u64) -> usize {
-        1024
+    fn block_rows(&self, operation: Operation, dim: usize, memory: u64) -> usize {
+        // Of `nearest` a longer block saves selections; of the others longer ones gain nothing.
+        let most = match operation {
+            Operation::Nearest => 16384,
+            _ => 8192,
+        };
+        // Two blocks, and the prepared rows while one is loaded.
+        let per_row = 3 * 4 * dim as u64;
+        // Per pair of rows: six kernels' sums of 16 × 16 pairs, one kernel's sums of 16 pairs on either
+        // side, 4 bytes each, and all of that twice (tasks, result): 1.2 bytes.
+        let results = |rows: u64| match operation {
+            Operation::PairSums => rows * rows / 4 * 5,
+            _ => 0,
+        };
+        let mut rows = (memory / per_row).clamp(64, most) / 64 * 64;
+        while rows > 64 && rows * per_row + results(rows) > memory {
+            rows -= 64;
+        }
+        rows as usize
     }
 
-    fn load(&self, rows: Rows<'_>) -> Result<CpuBlock> {
-        Ok(CpuBlock {
-            values: rows.values().to_vec(),
-            dim: rows.dim(),
-        })
+    fn load(&self, rows: Rows<'_>) -> Result<Panels> {
+        Ok(self.pool.install(|| Panels::pack(rows)))
     }
 
     fn pair_histogram(
         &self,
-        x: &CpuBlock,
-        y: &CpuBlock,
+        x: &Panels,
+        y: &Panels,
         diagonal: bool,
         into: &mut PairHistogram,
     ) -> Result<()> {
-        for (i, a) in x.rows().iter().enumerate() {
-            for (j, b) in y.rows().iter().enumerate() {
-                if diagonal && j <= i {
-                    continue;
-                }
-                let c = dot(a, b);
-                into.counts[PairHistogram::bin(c)] += 1;
-                into.sum.add(f64::from(c));
-                into.sum_squares.add(f64::from(c) * f64::from(c));
-                into.min = into.min.min(c);
-                into.max = into.max.max(c);
-            }
-        }
+        let part = self
+            .pool
+            .install(|| pair_histogram::pair_histogram(self.kernel, x, y, diagonal));
+        into.merge(&part);
         Ok(())
     }
 
-    fn pair_sums(&self, x: &CpuBlock, y: &CpuBlock, request: SumsRequest<'_>) -> Result<TileSums> {
-        let (xt, yt, k, side) = (
-            request.x_tiles(),
-            request.y_tiles(),
-            request.kernels.len(),
-            request.side,
-        );
-        let mut out = TileSums {
-            sums: vec![0.0; xt * yt * k],
-            ..TileSums::default()
-        };
-        if request.row_sums_of.is_some() {
-            out.x_rows = vec![0.0; x.rows().len() * yt];
-            out.y_rows = vec![0.0; y.rows().len() * xt];
-        }
-        for i in 0..x.rows().len() {
-            for j in 0..y.rows().len() {
-                let (a, b) = (request.x_groups[i], request.y_groups[j]);
-                let (ti, tj) = (i / side, j / side);
-                if a == PADDING || b == PADDING || a == b || (request.diagonal && tj < ti) {
-                    continue;
-                }
-                let (p, q) = (x.rows().row(i), y.rows().row(j));
-                let d2: f64 = p.iter().zip(q).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-                for m in 0..k {
-                    let v = (request.kernels.value(m, d2) - f64::from(request.kernels.offsets[m]))
-                        as f32;
-                    out.sums[(ti * yt + tj) * k + m] += v;
-                    if request.row_sums_of == Some(m) {
-                        out.x_rows[i * yt + tj] += v;
-                        if !(request.diagonal && ti == tj) {
-                            out.y_rows[j * xt + ti] += v;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(out)
+    fn pair_sums(&self, x: &Panels, y: &Panels, request: SumsRequest<'_>) -> Result<TileSums> {
+        Ok(self
+            .pool
+            .install(|| pair_sums::pair_sums(self.kernel, x, y, request)))
     }
 
     fn nearest(
         &self,
-        queries: &CpuBlock,
-        base: &CpuBlock,
+        queries: &Panels,
+        base: &Panels,
         request: NearestRequest<'_>,
         into: &mut [TopK],
     ) -> Result<()> {
-        let excluded = request.excluded_counts();
-        into.par_iter_mut().enumerate().try_for_each(|(i, list)| {
-            let width = request.bin_width(list.k());
-            let q = queries.rows().row(i);
-            let scores: Vec<f32> = base.rows().iter().map(|b| dot(q, b)).collect();
-            let maxima: Vec<f32> = scores
-                .chunks(width)
-                .map(|c| c.iter().copied().fold(f32::NEG_INFINITY, f32::max))
-                .collect();
-            request.select_and_score(i, excluded[i], width, &maxima, &mut Vec::new(), list)
-        })
+        self.pool
+            .install(|| nearest::nearest(self.kernel, queries, base, request, into))
     }
 
-    fn gram(&self, x: &CpuBlock, y: &CpuBlock) -> Result<Vec<f64>> {
-        let mut out = vec![0.0; x.dim * y.dim];
-        for (a, b) in x.rows().iter().zip(y.rows().iter()) {
-            for (i, &u) in a.iter().enumerate() {
-                for (o, &v) in out[i * y.dim..(i + 1) * y.dim].iter_mut().zip(b) {
-                    *o += f64::from(u) * f64::from(v);
-                }
-            }
-        }
-        Ok(out)
+    fn gram(&self, x: &Panels, y: &Panels) -> Result<Vec<f64>> {
+        Ok(self.pool.install(|| gram::gram(x, y)))
     }
 
-    fn project(&self, x: &CpuBlock, w: &CpuBlock) -> Result<Vec<f32>> {
-        Ok(x.rows()
-            .iter()
-            .flat_map(|a| w.rows().iter().map(|b| dot(a, b)).collect::<Vec<_>>())
-            .collect())
+    fn project(&self, x: &Panels, w: &Panels) -> Result<Vec<f32>> {
+        Ok(self.pool.install(|| project::project(self.kernel, x, w)))
     }
 }
