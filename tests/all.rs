@@ -1,1 +1,4 @@
 //! One integration-test binary: faster to link, helpers shared.
+
+mod oracle;
+mod twins;

@@ -51,7 +51,11 @@ pub mod tolerance {
     pub fn energy(sq_distance: f64, sq_distance_error: f64) -> f64 {
         let distance = sq_distance.sqrt();
         let moved = sq_distance_error.sqrt();
-        let moved = if distance > 0.0 { moved.min(sq_distance_error / distance) } else { moved };
+        let moved = if distance > 0.0 {
+            moved.min(sq_distance_error / distance)
+        } else {
+            moved
+        };
         moved + 8.0 * U * distance
     }
 
@@ -92,7 +96,10 @@ impl Bounded {
 }
 
 fn dot(x: &[f32], y: &[f32]) -> f64 {
-    x.iter().zip(y).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    x.iter()
+        .zip(y)
+        .map(|(&a, &b)| f64::from(a) * f64::from(b))
+        .sum()
 }
 
 fn norm(x: &[f32]) -> f64 {
@@ -207,7 +214,11 @@ pub fn pair_sums(
     // Tiles are no more than pairs; fixed point has units of the scaled distances, at most 2·length
     // each. Offsets are added back in f64.
     let finish = |sum: &mut Bounded, size: f64, pairs: f64, kernel: usize| {
-        let unit = if kernel < kernels.rbf { 1.0 } else { 2.0 * length };
+        let unit = if kernel < kernels.rbf {
+            1.0
+        } else {
+            2.0 * length
+        };
         let offsets = pairs * f64::from(kernels.offsets[kernel]).abs();
         sum.bound += tolerance::sum(size, 0.0) + tolerance::sum(0.0, pairs) * unit;
         sum.bound += 4.0 * f64::EPSILON * (offsets + sum.value.abs());
@@ -224,7 +235,11 @@ pub fn pair_sums(
             }
         }
     }
-    PairSums { sums, counts, row_sums }
+    PairSums {
+        sums,
+        counts,
+        row_sums,
+    }
 }
 
 /// Largest distance of a row from the mean of all, with what the mean's own rounding may add.
@@ -234,7 +249,10 @@ fn longest_from_mean(rows: &[&[f32]]) -> f64 {
         .map(|k| rows.iter().map(|row| f64::from(row[k])).sum::<f64>() / rows.len() as f64)
         .collect();
     let from_mean = |row: &&[f32]| {
-        let squares = row.iter().zip(&mean).map(|(&v, m)| (f64::from(v) - m).powi(2));
+        let squares = row
+            .iter()
+            .zip(&mean)
+            .map(|(&v, m)| (f64::from(v) - m).powi(2));
         squares.sum::<f64>().sqrt()
     };
     let longest = rows.iter().map(from_mean).fold(0.0, f64::max);
@@ -249,7 +267,11 @@ pub fn gram(x: Rows<'_>, y: Rows<'_>, backend: &str) -> Vec<Bounded> {
     let mut products = Vec::new();
     for a in 0..x.dim() {
         for b in 0..y.dim() {
-            let terms = || x.iter().zip(y.iter()).map(|(p, q)| f64::from(p[a]) * f64::from(q[b]));
+            let terms = || {
+                x.iter()
+                    .zip(y.iter())
+                    .map(|(p, q)| f64::from(p[a]) * f64::from(q[b]))
+            };
             products.push(Bounded {
                 value: terms().sum(),
                 bound: tolerance::gram(backend, x.len(), terms().map(f64::abs).sum(), lengths),
@@ -279,8 +301,7 @@ pub fn project(x: Rows<'_>, w: Rows<'_>) -> Vec<Bounded> {
             let underflow = f64::from(f32::MIN_POSITIVE) * (1.0 + largest(a) + largest(b));
             projected.push(Bounded {
                 value: dot(a, b),
-                bound: tolerance::product(x.dim()) * norm(a) * norm(b)
-                    + x.dim() as f64 * underflow,
+                bound: tolerance::product(x.dim()) * norm(a) * norm(b) + x.dim() as f64 * underflow,
             });
         }
     }

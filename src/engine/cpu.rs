@@ -9,6 +9,11 @@
 //! contract of [`crate::engine`], and agrees with itself. (`gram` is computed in f64 by faer, which
 //! chooses its own instructions.)
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over lanes by index are what the compiler turns into vector code"
+)]
+
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::score::TopK;
