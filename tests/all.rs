@@ -1,11 +1,4 @@
 //! One integration-test binary: faster to link, helpers shared.
 
-mod architecture;
-mod cli;
-mod fixtures;
-mod geometry;
-mod gpu;
-mod mmd;
-mod neighbourhoods;
-mod report;
-mod shaders;
+mod oracle;
+mod twins;
