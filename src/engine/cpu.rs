@@ -16,7 +16,7 @@
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::score::{self, TopK};
+use super::score::TopK;
 use super::tiles::Operation;
 use super::{Backend, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, TileSums};
 use crate::embeddings::Rows;
@@ -40,6 +40,14 @@ pub struct CpuBackend {
     info: DeviceInfo,
     kernel: Kernel,
     pool: ThreadPool,
+}
+
+/// The CPU with all its cores, as a device.
+///
+/// # Errors
+/// As for opening it.
+pub fn device() -> Result<DeviceInfo> {
+    CpuBackend::new(None).map(|backend| backend.info)
 }
 
 impl CpuBackend {
@@ -68,51 +76,6 @@ impl CpuBackend {
             pool,
         })
     }
-
-    /// Runs `task` for every group of product tiles of x, in parallel. A group is a range of tiles.
-    fn by_rows<T: Send>(
-        &self,
-        x: &CpuBlock,
-        task: impl Fn(std::ops::Range<usize>) -> T + Sync + Send,
-    ) -> Vec<T> {
-        let tiles = x.panels.count();
-        let size = tiles
-            .div_ceil(4 * self.pool.current_num_threads())
-            .clamp(1, TASK_TILES);
-        self.pool.install(|| {
-            (0..tiles.div_ceil(size))
-                .into_par_iter()
-                .map(|group| task(group * size..((group + 1) * size).min(tiles)))
-                .collect()
-        })
-    }
-
-    /// Calls `epilogue` with every product tile of the x tiles `group` against the y tiles from
-    /// `first_y(x tile)` on.
-    fn products(
-        &self,
-        x: &CpuBlock,
-        y: &CpuBlock,
-        group: std::ops::Range<usize>,
-        diagonal: bool,
-        mut epilogue: impl FnMut(usize, usize, &Tile),
-    ) {
-        let mut tile = Tile::default();
-        for ty in if diagonal { group.start } else { 0 }..y.panels.count() {
-            for tx in group.clone() {
-                if !(diagonal && ty < tx) {
-                    self.kernel
-                        .product(x.panels.panel(tx), y.panels.panel(ty), &mut tile);
-                    epilogue(tx, ty, &tile);
-                }
-            }
-        }
-    }
-}
-
-/// How many of the rows of product tile `tile` exist.
-fn rows_in(block: &CpuBlock, tile: usize) -> usize {
-    (block.len() - tile * SIDE).min(SIDE)
 }
 
 impl Backend for CpuBackend {

@@ -30,7 +30,7 @@ pub(super) fn nearest(
     let Some(k) = into.first().map(TopK::k) else {
         return Ok(());
     };
-    let width = request.bin_width(k).min(WIDEST_BIN);
+    let width = request.bin_width(k, WIDEST_BIN);
     let excluded = request.excluded_counts();
     let bins = base.rows().div_ceil(width);
     let rows = task_queries(queries, bins, rayon::current_num_threads());
