@@ -389,7 +389,6 @@ fn read_set(
     let options = ReadOptions {
         id: id.cloned(),
         columns: columns.to_vec(),
-        ..ReadOptions::default()
     };
     let source = source::open(input, &options)?;
     let info = source.info().clone();

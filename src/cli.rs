@@ -112,7 +112,6 @@ impl InputArgs {
         ReadOptions {
             id,
             columns: columns.to_vec(),
-            ..ReadOptions::default()
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::engine::{Metric, Neighbors, SelfExclusion};
 use crate::output::Stopwatch;
 use crate::report::{self, Column as Head, Table, Value};
 use crate::source::write::{self, Column};
+use crate::stats::paired::mean;
 
 /// Finds the exact nearest neighbours of every query
 ///
@@ -149,14 +150,14 @@ impl KnnArgs {
             )?;
             clock.lap("write");
         }
-        let mean = |pick: fn(&[(f64, u32)]) -> Option<&(f64, u32)>| {
+        let mean_at = |last: bool| {
             let scores: Vec<f64> = neighbors
                 .lists
                 .iter()
-                .filter_map(|l| pick(l))
-                .map(|e| e.0)
+                .filter_map(|list| if last { list.last() } else { list.first() })
+                .map(|&(score, _)| score)
                 .collect();
-            (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
+            (!scores.is_empty()).then(|| mean(&scores))
         };
         let results = KnnResults {
             queries: query_rows.len(),
@@ -164,8 +165,8 @@ impl KnnArgs {
             k,
             metric,
             certified: neighbors.certified,
-            mean_similarity_first: mean(|l| l.first()),
-            mean_similarity_last: mean(|l| l.last()),
+            mean_similarity_first: mean_at(false),
+            mean_similarity_last: mean_at(true),
             out: session.out().map(|p| p.display().to_string()),
         };
         let inputs = std::iter::once(&loaded_base)
