@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::embeddings::Rows;
 use crate::error::Result;
 
+pub mod check;
 pub mod cpu;
 pub mod fixed;
 mod fold;
