@@ -302,19 +302,27 @@ fn gram_and_project_match_exact_products() {
     }
 }
 
-/// Many panels are added without losing what one of them alone would lose: the f32 chain is 64 rows.
+/// Panels are added without rounding away what is small beside the sum so far. Here every panel's own
+/// sum is exact, and a plain f32 sum of them would be 1.
 #[test]
-fn gram_does_not_drift_with_the_number_of_rows() {
+fn gram_keeps_what_f32_cannot_add() {
     let Some(gpu) = gpu(MEMORY) else { return };
-    // All products are alike and positive, so that a plain f32 sum of 4,096 would lose up to six bits.
-    let xs: Vec<f32> = (0..4096u32)
-        .map(|r| 1.0 + (r.wrapping_mul(2_654_435_761) >> 12) as f32 * 2f32.powi(-32))
-        .collect();
+    let mut xs = vec![0.0f32; 4096];
+    xs.iter_mut().step_by(64).for_each(|v| *v = 2f32.powi(-13));
+    xs[0] = 1.0;
     let x = Rows::new(&xs, 1);
-    let exact = exact_dot(&xs, &xs);
     let found = gpu.gram(x, x).unwrap().products[0];
-    // Rounding errors of 64 chains of 64 mostly cancel; a chain of 4,096 loses about 1e-5 of it.
-    assert_near(found, exact, exact * 4e-7, "gram of one column");
+    assert_eq!(found, 1.0 + 63.0 * 2f64.powi(-26));
+    assert_eq!((0..63).fold(1.0f32, |sum, _| sum + 2f32.powi(-26)), 1.0);
+}
+
+#[test]
+fn the_device_passes_its_own_check() {
+    let Some(gpu) = gpu(MEMORY) else { return };
+    for check in vecdrift::engine::check::check(&gpu, 3).unwrap() {
+        eprintln!("{check:?}");
+        assert!(check.passed, "{check:?}");
+    }
 }
 
 #[test]

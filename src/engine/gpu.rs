@@ -647,3 +647,92 @@ fn slots(rbf: usize, values: impl Iterator<Item = f32>) -> [[f32; 4]; 2] {
     }
     slots
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_every_tile_once_and_keep_their_size() {
+        for (x, y, strip, tiles, side) in [
+            (0..7, 0..9, 1, 10, 4),
+            (3..40, 0..33, 4, 50, 100),
+            (0..5, 0..3, 4, 1, 2),
+            (0..1, 0..1, 1, 0, 1),
+            (2..90, 0..70, 1, 1 << 30, 8),
+        ] {
+            let mut seen = std::collections::HashMap::new();
+            for piece in pieces(x.clone(), y.clone(), strip, tiles, side) {
+                let [columns, rows] = piece.grid(strip);
+                assert!(
+                    columns as usize <= side && rows as usize <= side,
+                    "{piece:?}"
+                );
+                assert!(
+                    piece.x.len() * piece.y.len() <= tiles.max(strip),
+                    "{piece:?}"
+                );
+                assert!(piece.y.start.is_multiple_of(strip), "{piece:?}");
+                for tile in piece
+                    .x
+                    .clone()
+                    .flat_map(|x| piece.y.clone().map(move |y| (x, y)))
+                {
+                    *seen.entry(tile).or_insert(0) += 1;
+                }
+            }
+            let all = x.flat_map(|x| y.clone().map(move |y| (x, y)));
+            assert!(all.clone().all(|tile| seen.get(&tile) == Some(&1)));
+            assert_eq!(seen.len(), all.count());
+        }
+        assert!(pieces(0..4, 0..0, 4, 10, 10).is_empty());
+        let below = |x, y| Piece { x, y }.below_diagonal();
+        assert!(below(4..6, 0..4) && !below(4..6, 0..5) && !below(0..6, 0..4));
+    }
+
+    #[test]
+    fn bands_finish_in_order_one_behind() {
+        let log = std::cell::RefCell::new(Vec::new());
+        let start = |band: Range<usize>| {
+            log.borrow_mut().push(format!("start {band:?}"));
+            Ok(band.end)
+        };
+        in_bands(5, 2, start, |band, end| {
+            assert_eq!(band.end, end);
+            log.borrow_mut().push(format!("finish {band:?}"));
+            Ok(())
+        })
+        .unwrap();
+        let expected = [
+            "start 0..2",
+            "start 2..4",
+            "finish 0..2",
+            "start 4..5",
+            "finish 2..4",
+            "finish 4..5",
+        ];
+        assert_eq!(*log.borrow(), expected);
+    }
+
+    #[test]
+    fn panels_hold_every_value_and_zeros_around() {
+        let (rows, dim) = (70, 21);
+        let values: Vec<f32> = (1..=rows * dim).map(|v| v as f32).collect();
+        let (panels, sq_norms) = pack(Rows::new(&values, dim));
+        assert_eq!((panels.len(), sq_norms.len()), (2 * 32 * SIDE, 2 * SIDE));
+        for (at, &value) in panels.iter().enumerate() {
+            let (row, k) = (at / (32 * SIDE) * SIDE + at % SIDE, at / SIDE % 32);
+            let exists = row < rows && k < dim;
+            let expected = if exists { values[row * dim + k] } else { 0.0 };
+            assert_eq!(value, expected, "row {row}, coordinate {k}");
+        }
+        assert_eq!(sq_norms[0], (1..=21).map(|v| (v * v) as f32).sum::<f32>());
+        assert!(sq_norms[70..].iter().all(|&v| v == 0.0));
+    }
+
+    #[test]
+    fn kernels_have_fixed_slots() {
+        let [low, high] = slots(2, [1.0, 2.0, 3.0].into_iter());
+        assert_eq!((low, high), ([1.0, 2.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0]));
+    }
+}

@@ -417,3 +417,113 @@ impl Results {
         &bytemuck::cast_slice(&self.0)[..count]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{adapters, shaders::SHADERS};
+    use super::*;
+    use crate::engine::DeviceChoice;
+
+    /// The device, or `None`, loudly, where there is none and none was promised.
+    fn open() -> Option<Device> {
+        match adapters::choose(&DeviceChoice::Gpu) {
+            Ok(adapter) => Some(Device::open(&adapter).unwrap()),
+            Err(error) if std::env::var("VECDRIFT_REQUIRE_GPU").as_deref() == Ok("1") => {
+                panic!("VECDRIFT_REQUIRE_GPU=1: {error}")
+            }
+            Err(error) => {
+                eprintln!("**** NO GPU TEST WAS RUN: {error} ****");
+                None
+            }
+        }
+    }
+
+    /// A kernel that writes `body`'s results over its uniform parameter.
+    fn kernel(source: &'static str) -> Shader {
+        Shader {
+            name: "kernel",
+            source,
+            bindings: &[("params", Access::Uniform), ("results", Access::Write)],
+            ..SHADERS[0]
+        }
+    }
+
+    const HALF: &str = "
+        @group(0) @binding(0) var<uniform> params: vec4<u32>;
+        @group(0) @binding(1) var<storage, read_write> results: array<f32>;
+        @compute @workgroup_size(1)
+        fn kernel(@builtin(workgroup_id) id: vec3<u32>) { results[id.x] = f32(params.x + id.x); }";
+
+    fn fails<T>(result: Result<T>) -> String {
+        let error = result.err().expect("an error");
+        assert!(error.is_device());
+        error.to_string()
+    }
+
+    #[test]
+    fn what_a_kernel_did_not_write_is_found() {
+        let Some(device) = open() else { return };
+        let pipeline = device.pipeline(&kernel(HALF)).unwrap();
+        for (written, whole) in [(5u32, true), (4, false)] {
+            let results = device.output(5).unwrap();
+            let grid = [written, 1];
+            device
+                .run(&pipeline, &[7u32, 0, 0, 0], &[&results], grid)
+                .unwrap();
+            let values = device.read(&results).unwrap().finish().unwrap();
+            let values: &[f32] = values.as_slice(5);
+            assert_eq!(values[..4], [7.0, 8.0, 9.0, 10.0]);
+            assert_eq!(device.written("kernel", values).is_ok(), whole);
+            assert_eq!(device.numbers("kernel", values).is_ok(), whole);
+        }
+        assert!(device.written("kernel", &[f32::NAN]).is_ok());
+        assert!(
+            fails(device.numbers("kernel", &[f32::NAN]))
+                .contains("kernel: the device returned NaN")
+        );
+        // Beyond one copy of the pattern, to the last word.
+        let words = BLANK_BYTES / 4 * 2 + 3;
+        let large = device.output(words).unwrap();
+        let values = device.read(&large).unwrap().finish().unwrap();
+        let values: &[u32] = values.as_slice(words as usize);
+        assert!(values.iter().all(|&bits| bits == UNWRITTEN));
+    }
+
+    #[test]
+    fn mistakes_are_errors_and_leave_the_device_usable() {
+        let Some(device) = open() else { return };
+        fails(device.pipeline(&kernel("fn kernel() { nonsense }")));
+        let other_access = Shader {
+            bindings: &[("params", Access::Uniform), ("results", Access::Read)],
+            ..kernel(HALF)
+        };
+        fails(device.pipeline(&other_access));
+        fails(device.output(device.limits().max_buffer_size / 4 + 1));
+        let pipeline = device.pipeline(&kernel(HALF)).unwrap();
+        fails(device.run(&pipeline, &[0u32; 4], &[], [1, 1]));
+        let results = device.output(1).unwrap();
+        let side = device.limits().max_compute_workgroups_per_dimension;
+        fails(device.run(&pipeline, &[0u32; 4], &[&results], [side + 1, 1]));
+        device
+            .run(&pipeline, &[3u32; 4], &[&results], [1, 1])
+            .unwrap();
+        let values = device.read(&results).unwrap().finish().unwrap();
+        assert_eq!(values.as_slice::<f32>(1), [3.0]);
+    }
+
+    #[test]
+    fn a_lost_device_fails_every_later_call() {
+        let Some(device) = open() else { return };
+        let pipeline = device.pipeline(&kernel(HALF)).unwrap();
+        let results = device.output(1).unwrap();
+        let underway = device.read(&results).unwrap();
+        device.destroy();
+        // What was on its way may still arrive; nothing new begins.
+        let _ = underway.finish();
+        fails(device.input(&[1.0f32]));
+        fails(device.output(1));
+        fails(device.read(&results));
+        fails(device.run(&pipeline, &[0u32; 4], &[&results], [1, 1]));
+        fails(device.pipeline(&SHADERS[2]));
+    }
+}
