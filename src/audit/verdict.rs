@@ -219,7 +219,7 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         retrieval(findings, policy),
         distribution(findings, policy),
     ];
-    let (action, reason, would_flip) = decide(findings, &axes);
+    let (action, reason, would_flip) = decide(findings, &axes, policy);
     Verdict {
         action,
         reason,
@@ -229,7 +229,7 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
 }
 
 /// The rules, in order.
-fn decide(findings: &Findings<'_>, axes: &[Axis]) -> (Action, String, String) {
+fn decide(findings: &Findings<'_>, axes: &[Axis], policy: &Policy) -> (Action, String, String) {
     use AxisState::{Broken, Ok, Shifted, Unknown};
     let [data, coordinates, neighbourhoods, retrieval, distribution] =
         [0, 1, 2, 3, 4].map(|i| axes[i].state);
@@ -301,18 +301,22 @@ fn decide(findings: &Findings<'_>, axes: &[Axis]) -> (Action, String, String) {
             ),
         };
     }
+    let large = findings
+        .distribution
+        .and_then(|d| d.mmd.as_ref()?.effect.ci95)
+        .is_some_and(|[low, _]| low > policy.review_eps_eq);
     match distribution {
         Ok => decision(
             Action::NoAction,
-            format!("no shift that matters: {}", first(4)),
+            first(4),
             "a shift whose interval lies above the policy's margin",
         ),
-        Broken => decision(
+        Shifted | Broken if large => decision(
             Action::ReviewCoverage,
             format!("the corpus covers other ground than it did: {}", first(4)),
             "a shift below the policy's review threshold",
         ),
-        Shifted => decision(
+        Shifted | Broken => decision(
             Action::Monitor,
             format!(
                 "a real shift; its effect on retrieval is {}: {}",
@@ -699,7 +703,6 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         .map_or((0.0, f64::INFINITY), |[l, h]| (l, h));
     let significant = mmd.p_value_holm.is_some_and(|p| p <= policy.alpha);
     let state = match () {
-        () if significant && lo > policy.review_eps_eq => AxisState::Broken,
         () if significant && lo > policy.max_eps_eq => AxisState::Shifted,
         // Nothing was found, and nothing above the review threshold can hide.
         () if hi < policy.review_eps_eq && lo <= policy.max_eps_eq => AxisState::Ok,
@@ -712,27 +715,27 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         ci95: mmd.effect.ci95,
         n: Some(mmd.n_reference + mmd.n_current),
         exact: mmd.exact,
-        threshold: Some(if state == AxisState::Broken {
-            policy.review_eps_eq
-        } else {
-            policy.max_eps_eq
-        }),
+        threshold: Some(policy.max_eps_eq),
         state,
-        statement: format!(
-            "as if {:.1} % of the corpus were replaced by a foreign topic (95 % interval {:.1} to {:.1} %){}",
-            100.0 * eps_eq,
-            100.0 * lo,
-            100.0 * hi,
-            match mmd.minimum_detectable {
-                Some(smallest) if !significant => {
-                    format!(
-                        "; this much data shows shifts from {:.1} %",
-                        100.0 * smallest
-                    )
-                }
-                _ => String::new(),
-            }
-        ),
+        statement: match state {
+            AxisState::Ok => format!(
+                "no shift that matters: at most {:.1} % of the corpus may as well have been replaced by a foreign topic (estimate {:.1} %)",
+                100.0 * hi,
+                100.0 * eps_eq
+            ),
+            AxisState::Unknown => format!(
+                "undecided: between {:.1} and {:.1} % of the corpus, as if replaced by a foreign topic; this much data shows shifts from {:.1} %",
+                100.0 * lo,
+                100.0 * hi,
+                100.0 * mmd.minimum_detectable.unwrap_or(hi)
+            ),
+            _ => format!(
+                "as if {:.1} % of the corpus had been replaced by a foreign topic (95 % interval {:.1} to {:.1} %)",
+                100.0 * eps_eq,
+                100.0 * lo,
+                100.0 * hi
+            ),
+        },
     }];
     if let (Some(p), Some(vendi)) = (
         mmd.dispersion_p_value_holm,

@@ -383,7 +383,9 @@ fn mmd_table(mmd: &Mmd) -> Table {
 pub fn measured_page<C, R>(output: &Output<C, R>, table: Table) -> Page {
     let sources: Vec<&str> = output.inputs.iter().map(|i| i.source.as_str()).collect();
     Page {
-        title: format!("{}: {}", output.command, sources.join(", ")),
+        title: format!("{} {}", output.command, sources.join(" "))
+            .trim_end()
+            .to_owned(),
         subtitle: format!("{} ({})", output.device.name, output.device.backend),
         key_numbers: Some(table),
         warnings: output.warnings.clone(),
