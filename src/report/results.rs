@@ -36,12 +36,12 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
             headline: axis
                 .evidence
                 .first()
-                .map_or(String::new(), |e| e.statement.clone()),
+                .map_or(String::new(), |e| capitalised(&e.statement)),
             evidence: axis
                 .evidence
                 .iter()
                 .skip(1)
-                .map(|e| e.statement.clone())
+                .map(|e| capitalised(&e.statement))
                 .collect(),
         })
         .collect();
@@ -59,7 +59,7 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
         ),
         subtitle: subtitle(output, audit),
         verdict: Some(Verdict {
-            action: verdict.action.label().to_owned(),
+            action: capitalised(verdict.action.label()),
             reason: format!(
                 "{}. What would change this: {}.",
                 capitalised(&verdict.reason),

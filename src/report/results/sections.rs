@@ -25,8 +25,8 @@ pub(super) fn evidence_section(audit: &Audit) -> Section {
         })
         .collect();
     Section {
-        id: "evidence".to_owned(),
-        title: "Evidence".to_owned(),
+        id: "thresholds".to_owned(),
+        title: "Thresholds".to_owned(),
         lead: "Each axis is judged by effect sizes against thresholds. The thresholds are policy, not statistics.".to_owned(),
         items: vec![Item::Table(Table {
             caption: "What the verdict rests on".to_owned(),
