@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::kernel::{Isa, Kernel};
-use super::panels::Panels;
+use super::kernel::{Isa, Job, Kernel};
+use super::panels::{LANES, Panels};
 use super::product::{Band, Epilogue, SIDE, Tile, Walk, band_rows};
 use crate::engine::NearestRequest;
 use crate::engine::score::TopK;
@@ -17,7 +17,7 @@ const MAXIMA_BYTES: usize = 32 << 20;
 
 /// Widest bin. An exact score costs as much as many screened ones, a maximum next to nothing, so bins
 /// are narrower here than a GPU would have them.
-const WIDEST_BIN: usize = 16;
+const WIDEST_BIN: usize = 8;
 
 /// Merges into `into` the base rows that belong there; see [`crate::engine::Backend::nearest`].
 pub(super) fn nearest(
@@ -39,25 +39,65 @@ pub(super) fn nearest(
         .try_for_each(|(task, lists)| {
             let first = task * rows;
             let band = Band {
-                x: first..first + lists.len(),
-                y: 0..base.rows(),
+                x: 0..base.rows(),
+                y: first..first + lists.len(),
             };
-            let maxima = screen(kernel, queries, base, &band, width);
-            let mut scratch = Vec::with_capacity(bins);
+            let maxima = screen(kernel, base, queries, &band, width);
+            kernel.run(Select {
+                request,
+                first,
+                excluded: &excluded,
+                width,
+                maxima: &maxima,
+                lists,
+            })
+        })
+}
+
+/// Selection and exact scores for the queries of a task.
+struct Select<'a> {
+    request: NearestRequest<'a>,
+    /// First query.
+    first: usize,
+    excluded: &'a [u32],
+    width: usize,
+    maxima: &'a [f32],
+    lists: &'a mut [TopK],
+}
+
+impl Job for Select<'_> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) -> Result<()> {
+        let queries = self.lists.len();
+        let bins = self.maxima.len() / queries;
+        let mut scratch = Vec::with_capacity(bins);
+        // Turned round for as many queries at a time as share a cache line.
+        let mut by_query = vec![f32::NAN; LANES * bins];
+        for (group, lists) in self.lists.chunks_mut(LANES).enumerate() {
+            let column = group * LANES;
+            for (bin, maxima) in self.maxima.chunks_exact(queries).enumerate() {
+                for (i, &maximum) in maxima[column..column + lists.len()].iter().enumerate() {
+                    by_query[i * bins + bin] = maximum;
+                }
+            }
             for (i, list) in lists.iter_mut().enumerate() {
-                let query = first + i;
-                let maxima = &maxima[i * bins..(i + 1) * bins];
-                request.select_and_score(
+                let query = self.first + column + i;
+                let maxima = &by_query[i * bins..(i + 1) * bins];
+                let excluded = self.excluded[query];
+                self.request.select_and_score(
                     query,
-                    excluded[query],
-                    width,
+                    excluded,
+                    self.width,
                     maxima,
                     &mut scratch,
                     list,
                 )?;
             }
-            Ok(())
-        })
+        }
+        Ok(())
+    }
 }
 
 /// Queries per task: few enough for the scratch memory and for all threads to have work to the end.
@@ -68,20 +108,20 @@ fn task_queries(queries: &Panels, bins: usize, threads: usize) -> usize {
     (wanted / SIDE * SIDE).max(SIDE)
 }
 
-/// The largest product of each query of the band with each bin of `width` base rows: `[query][bin]`.
-fn screen(kernel: Kernel, queries: &Panels, base: &Panels, band: &Band, width: usize) -> Vec<f32> {
-    let bins = band.y.len().div_ceil(width);
+/// The largest product of each bin of `width` base rows (x) with each query of the band (y):
+/// `[bin][query]`. This way round a maximum is taken lane by lane.
+fn screen(kernel: Kernel, base: &Panels, queries: &Panels, band: &Band, width: usize) -> Vec<f32> {
     let epilogue = BinMaxima {
-        first: band.x.start,
+        first: band.y.start,
+        queries: band.y.len(),
         width,
-        bins,
         // Selection refuses NaN, so a maximum that was not written cannot go unnoticed.
-        maxima: vec![f32::NAN; band.x.len() * bins],
+        maxima: vec![f32::NAN; band.x.len().div_ceil(width) * band.y.len()],
     };
     kernel
         .run(Walk {
-            x: queries,
-            y: base,
+            x: base,
+            y: queries,
             band,
             diagonal: false,
             epilogue,
@@ -92,50 +132,25 @@ fn screen(kernel: Kernel, queries: &Panels, base: &Panels, band: &Band, width: u
 struct BinMaxima {
     /// First query.
     first: usize,
+    queries: usize,
     width: usize,
-    bins: usize,
     maxima: Vec<f32>,
 }
 
 impl Epilogue for BinMaxima {
     #[inline(always)]
     fn tile<I: Isa>(&mut self, _: I, tile: &Tile, x: Range<usize>, y: Range<usize>) {
-        match self.width {
-            1 => self.reduce::<1>(tile, x, y),
-            2 => self.reduce::<2>(tile, x, y),
-            4 => self.reduce::<4>(tile, x, y),
-            8 => self.reduce::<8>(tile, x, y),
-            16 => self.reduce::<16>(tile, x, y),
-            width => unreachable!("a bin is 1, 2, 4, 8 or 16 rows wide, not {width}"),
-        }
-    }
-}
-
-impl BinMaxima {
-    #[inline(always)]
-    fn reduce<const WIDTH: usize>(&mut self, tile: &Tile, x: Range<usize>, y: Range<usize>) {
-        let bins = y.len().div_ceil(WIDTH);
-        for r in 0..x.len() {
-            let mut row = *tile.row(r);
-            // Rows that do not exist must not stand in for one that does.
-            row[y.len()..].fill(f32::NEG_INFINITY);
-            let mut half = WIDTH / 2;
-            while half > 0 {
-                for bin in 0..SIDE / WIDTH {
-                    for l in bin * WIDTH..bin * WIDTH + half {
-                        row[l] = if row[l] > row[l + half] {
-                            row[l]
-                        } else {
-                            row[l + half]
-                        };
-                    }
+        for first in (0..x.len()).step_by(self.width) {
+            let mut maxima = *tile.row(first);
+            for row in first + 1..(first + self.width).min(x.len()) {
+                let products = tile.row(row);
+                for j in 0..SIDE {
+                    let (a, b) = (maxima[j], products[j]);
+                    maxima[j] = if a > b { a } else { b };
                 }
-                half /= 2;
             }
-            let at = (x.start - self.first + r) * self.bins + y.start / WIDTH;
-            for (bin, maximum) in self.maxima[at..at + bins].iter_mut().enumerate() {
-                *maximum = row[bin * WIDTH];
-            }
+            let at = (x.start + first) / self.width * self.queries + y.start - self.first;
+            self.maxima[at..at + y.len()].copy_from_slice(&maxima[..y.len()]);
         }
     }
 }
@@ -161,23 +176,24 @@ mod tests {
             let (queries, base) = (draw(n, 1.0), draw(m, -1.0));
             let q = Panels::pack(Rows::new(&queries, dim));
             let b = Panels::pack(Rows::new(&base, dim));
-            let band = Band { x: 0..n, y: 0..m };
+            let band = Band { x: 0..m, y: 0..n };
             for kernel in Kernel::available() {
-                let every = screen(kernel, &q, &b, &band, 1);
+                let every = screen(kernel, &b, &q, &band, 1);
                 assert_eq!(every.len(), n * m);
                 assert!(
                     every.iter().all(|&v| v < 0.0),
                     "written, and not by padding"
                 );
-                for width in [2, 4, 8, 16] {
-                    let bins = m.div_ceil(width);
+                for width in [2, 4, WIDEST_BIN, 64] {
+                    let largest = |bin: &[f32], query: usize| {
+                        let products = bin.iter().skip(query).step_by(n);
+                        products.copied().fold(f32::NEG_INFINITY, f32::max)
+                    };
                     let expected: Vec<f32> = every
-                        .chunks(m)
-                        .flat_map(|row| row.chunks(width))
-                        .map(|bin| bin.iter().copied().fold(f32::NEG_INFINITY, f32::max))
+                        .chunks(n * width)
+                        .flat_map(|bin| (0..n).map(move |query| largest(bin, query)))
                         .collect();
-                    let got = screen(kernel, &q, &b, &band, width);
-                    assert_eq!(got.len(), n * bins);
+                    let got = screen(kernel, &b, &q, &band, width);
                     assert_eq!(got, expected, "{} {n}×{m} width {width}", kernel.name());
                 }
             }

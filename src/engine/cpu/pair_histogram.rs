@@ -40,7 +40,7 @@ struct Bins {
     diagonal: bool,
     /// Counts of even and of odd columns: neighbours often share a bin, and a counter just written
     /// cannot be read at once. A band has fewer than 2³² pairs.
-    counts: [Vec<u32>; 2],
+    counts: Box<[[u32; COSINE_BINS]; 2]>,
     rest: PairHistogram,
 }
 
@@ -48,13 +48,13 @@ impl Bins {
     fn new(diagonal: bool) -> Self {
         Self {
             diagonal,
-            counts: std::array::from_fn(|_| vec![0; COSINE_BINS]),
+            counts: Box::new([[0; COSINE_BINS]; 2]),
             rest: PairHistogram::default(),
         }
     }
 
     fn finish(mut self) -> PairHistogram {
-        for counts in &self.counts {
+        for counts in &*self.counts {
             for (count, &more) in self.rest.counts.iter_mut().zip(counts) {
                 *count += u64::from(more);
             }
@@ -108,13 +108,22 @@ impl Lanes {
     }
 }
 
-/// [`PairHistogram::bin`] of a row of cosines.
+/// [`PairHistogram::bin`] of a row of cosines, below [`COSINE_BINS`] whatever the row holds.
+///
+/// Written without a cast from float to integer, whose saturation keeps the compiler from vector code.
 #[inline(always)]
 fn row_bins(row: &[f32; SIDE]) -> [u32; SIDE] {
+    /// Adding this to a number below 2²² rounds it to an integer, which stands in the low bits.
+    const ROUND: f32 = (1u32 << 23) as f32;
     let mut bins = [0; SIDE];
     for column in 0..SIDE {
         let at = (row[column] + 1.0) * (COSINE_BINS / 2) as f32;
-        bins[column] = (at as u32).min(COSINE_BINS as u32 - 1);
+        let at = if at > 0.0 { at } else { 0.0 };
+        let most = (COSINE_BINS - 1) as f32;
+        let at = if at < most { at } else { most };
+        let rounded = (at + ROUND) - ROUND;
+        let floor = if rounded > at { rounded - 1.0 } else { rounded };
+        bins[column] = (floor + ROUND).to_bits() % COSINE_BINS as u32;
     }
     bins
 }
@@ -128,7 +137,7 @@ impl Epilogue for Bins {
             min: [f32::INFINITY; LANES],
             max: [f32::NEG_INFINITY; LANES],
         };
-        let [even, odd] = &mut self.counts;
+        let [even, odd] = &mut *self.counts;
         let on_diagonal = self.diagonal && x.start == y.start;
         for r in 0..x.len() {
             let row = tile.row(r);

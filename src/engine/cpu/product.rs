@@ -108,8 +108,21 @@ impl<E: Epilogue> Job for Walk<'_, E> {
         } = self;
         assert_eq!(x.dim(), y.dim());
         let mut tile = Tile::new();
-        for y_first in band.y.clone().step_by(SIDE) {
-            for x_first in band.x.clone().step_by(SIDE) {
+        // The shorter side stays in the cache while the longer one passes once. (Loops rather than
+        // closures: a closure called twice is not inlined.)
+        let x_inside = band.x.len() <= band.y.len();
+        let (outer, inner) = if x_inside {
+            (&band.y, &band.x)
+        } else {
+            (&band.x, &band.y)
+        };
+        for outer in outer.clone().step_by(SIDE) {
+            for inner in inner.clone().step_by(SIDE) {
+                let (x_first, y_first) = if x_inside {
+                    (inner, outer)
+                } else {
+                    (outer, inner)
+                };
                 if diagonal && y_first < x_first {
                     continue;
                 }
