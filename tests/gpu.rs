@@ -359,3 +359,23 @@ fn neither_blocks_nor_threads_change_a_bit() {
         assert_eq!(sums(&one), sums(&many));
     }
 }
+
+#[test]
+fn a_device_is_found_by_name_or_missed_with_a_list() {
+    let Some(first) = vecdrift::engine::gpu::adapters().into_iter().next() else {
+        assert!(gpu(MEMORY).is_none());
+        return;
+    };
+    let name = first.device.name.to_uppercase();
+    for choice in [DeviceChoice::Index(0), DeviceChoice::Name(name)] {
+        assert_eq!(engine(choice, MEMORY).unwrap().device(), &first.device);
+    }
+    let missed = engine(DeviceChoice::Name("no such card".into()), MEMORY)
+        .err()
+        .unwrap();
+    assert!(
+        missed.is_device() && missed.to_string().contains(&first.device.name),
+        "{missed}"
+    );
+    assert_eq!(missed.hint_text(), Some("vecdrift devices lists them"));
+}

@@ -20,12 +20,14 @@ use super::{
 use crate::embeddings::Rows;
 use crate::error::{Error, Result};
 use device::{Device, Pipeline};
+use schedule::{Piece, in_bands, pieces};
 use shaders::{
     GramParams, NearestParams, PairHistogramParams, PairSumsParams, ProjectParams, SHADERS,
 };
 
 mod adapters;
 mod device;
+mod schedule;
 #[doc(hidden)]
 pub mod shaders;
 
@@ -37,13 +39,15 @@ const SIDE: usize = 64;
 const SLICE: usize = 16;
 /// Tiles of y that one workgroup of `pair_histogram` counts before it adds to the global counts.
 const STRIP: usize = 4;
+// Its counts are 16 bits wide.
+const _: () = assert!(STRIP * SIDE * SIDE <= u16::MAX as usize);
 /// Base rows per bin at most.
 const WIDEST_BIN: usize = 64;
 /// Bytes of results that one band brings back.
 const BAND_BYTES: u64 = 32 << 20;
 /// Tiles that one band of `pair_histogram` counts: half of what a 32-bit count can hold.
 const BAND_COUNTED: usize = (1 << 31) / (SIDE * SIDE);
-/// Multiply-adds per submission: tens of milliseconds on the device at hand.
+/// Multiply-adds per submission: well under a second even on the slowest device of its kind.
 const WORK_HARDWARE: usize = 1 << 33;
 const WORK_SOFTWARE: usize = 1 << 30;
 /// Rows per block at most. Large blocks hide the upload; on a software device they would only make
@@ -59,6 +63,10 @@ pub struct GpuBackend {
     device: Device,
     pipelines: Vec<(&'static str, Pipeline)>,
     pool: ThreadPool,
+    /// Bytes of results per band.
+    band_bytes: u64,
+    /// Multiply-adds per submission.
+    work: usize,
 }
 
 /// Rows on the device.
@@ -97,8 +105,15 @@ impl GpuBackend {
             .num_threads(threads.unwrap_or(0))
             .build()
             .map_err(|e| Error::device("cpu", format!("cannot start threads: {e}")))?;
+        let info = adapters::device_info(&adapter);
         Ok(Self {
-            info: adapters::device_info(&adapter),
+            work: if info.software {
+                WORK_SOFTWARE
+            } else {
+                WORK_HARDWARE
+            },
+            band_bytes: BAND_BYTES,
+            info,
             device,
             pipelines,
             pool,
@@ -122,7 +137,7 @@ impl GpuBackend {
                 ))
                 .hint("use --device cpu"));
         }
-        Ok((BAND_BYTES.min(limit) / bytes.max(1)).max(1) as usize)
+        Ok((self.band_bytes.min(limit) / bytes.max(1)).max(1) as usize)
     }
 
     /// Runs a kernel on the tiles `x` × `y`, piece by piece. `params` gives its parameters for a piece,
@@ -136,10 +151,8 @@ impl GpuBackend {
         buffers: &[&wgpu::Buffer],
         params: impl Fn(&Piece) -> P,
     ) -> Result<()> {
-        let (budget, side) = (self.work(), self.device.limits());
-        let side = side.max_compute_workgroups_per_dimension as usize;
-        let tiles = budget / work.max(1);
-        for piece in pieces(x, y, strip, tiles, side) {
+        let side = self.device.limits().max_compute_workgroups_per_dimension as usize;
+        for piece in pieces(x, y, strip, self.work / work.max(1), side) {
             if !(diagonal && piece.below_diagonal()) {
                 let pipeline = self.pipeline(operation);
                 self.device
@@ -148,72 +161,6 @@ impl GpuBackend {
         }
         Ok(())
     }
-
-    fn work(&self) -> usize {
-        if self.info.software {
-            WORK_SOFTWARE
-        } else {
-            WORK_HARDWARE
-        }
-    }
-}
-
-/// Runs bands of `step` out of `tiles`: `start` gives a band to the device, `finish` takes its results
-/// while the device is at the next one.
-fn in_bands<T>(
-    tiles: usize,
-    step: usize,
-    start: impl Fn(Range<usize>) -> Result<T>,
-    mut finish: impl FnMut(Range<usize>, T) -> Result<()>,
-) -> Result<()> {
-    let mut before = None;
-    for first in (0..tiles).step_by(step) {
-        let band = first..(first + step).min(tiles);
-        let started = start(band.clone())?;
-        if let Some((band, results)) = before.replace((band, started)) {
-            finish(band, results)?;
-        }
-    }
-    match before {
-        Some((band, results)) => finish(band, results),
-        None => Ok(()),
-    }
-}
-
-/// Tiles that one submission computes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Piece {
-    x: Range<usize>,
-    y: Range<usize>,
-}
-
-impl Piece {
-    /// Whether every tile of it lies below the diagonal.
-    fn below_diagonal(&self) -> bool {
-        self.y.end <= self.x.start
-    }
-
-    /// Workgroups, one per `strip` tiles of y and tile of x.
-    fn grid(&self, strip: usize) -> [u32; 2] {
-        [self.y.len().div_ceil(strip) as u32, self.x.len() as u32]
-    }
-}
-
-/// Cuts tiles x × y into pieces of about `tiles` tiles, at least one strip, and at most `side` workgroups
-/// along either side. Pieces begin at whole strips of y.
-fn pieces(x: Range<usize>, y: Range<usize>, strip: usize, tiles: usize, side: usize) -> Vec<Piece> {
-    let width = (tiles / strip).clamp(1, side) * strip;
-    let width = width.min(y.len().next_multiple_of(strip)).max(strip);
-    let height = (tiles / width).clamp(1, side);
-    let cut = |range: Range<usize>, step: usize| {
-        range
-            .clone()
-            .step_by(step)
-            .map(move |start| start..(start + step).min(range.end))
-    };
-    cut(x, height)
-        .flat_map(|x| cut(y.clone(), width).map(move |y| Piece { x: x.clone(), y }))
-        .collect()
 }
 
 /// Rows as panels, and their squared norms.
@@ -294,6 +241,7 @@ impl Backend for GpuBackend {
         into: &mut PairHistogram,
     ) -> Result<()> {
         let operation = Operation::PairHistogram;
+        assert_eq!(x.dim, y.dim);
         let y_tiles = y.tiles();
         let step = self
             .band_tiles(operation, y_tiles as u64 * 16)?
@@ -362,8 +310,13 @@ impl Backend for GpuBackend {
     fn pair_sums(&self, x: &GpuBlock, y: &GpuBlock, request: SumsRequest<'_>) -> Result<TileSums> {
         let operation = Operation::PairSums;
         let (kernels, side) = (request.kernels, request.side);
+        assert_eq!(x.dim, y.dim);
         assert_eq!(x.rows, request.x_groups.len());
         assert_eq!(y.rows, request.y_groups.len());
+        assert!(
+            matches!(side, 16 | 64) && x.rows.is_multiple_of(side) && y.rows.is_multiple_of(side)
+        );
+        assert!(kernels.rbf <= 5, "{} RBF kernels, at most 5", kernels.rbf);
         let (x_sums, y_sums) = (request.x_tiles(), request.y_tiles());
         let (count, parts) = (kernels.len(), SIDE / side);
         let row_sums = request.row_sums_of.is_some();
@@ -493,10 +446,14 @@ impl Backend for GpuBackend {
         into: &mut [TopK],
     ) -> Result<()> {
         let operation = Operation::Nearest;
+        assert_eq!(queries.dim, base.dim);
+        assert_eq!(queries.rows, into.len());
+        assert_eq!(base.rows, request.base.len());
         let Some(k) = into.first().map(TopK::k) else {
             return Ok(());
         };
         let width = request.bin_width(k, WIDEST_BIN);
+        assert!(width.is_power_of_two() && width <= WIDEST_BIN);
         let bins = base.rows.div_ceil(width);
         if bins == 0 {
             return Ok(());
@@ -589,6 +546,7 @@ impl Backend for GpuBackend {
 
     fn project(&self, x: &GpuBlock, w: &GpuBlock) -> Result<Vec<f32>> {
         let operation = Operation::Project;
+        assert_eq!(x.dim, w.dim);
         let mut all = Vec::with_capacity(x.rows * w.rows);
         if w.rows == 0 {
             return Ok(all);
@@ -653,68 +611,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_cover_every_tile_once_and_keep_their_size() {
-        for (x, y, strip, tiles, side) in [
-            (0..7, 0..9, 1, 10, 4),
-            (3..40, 0..33, 4, 50, 100),
-            (0..5, 0..3, 4, 1, 2),
-            (0..1, 0..1, 1, 0, 1),
-            (2..90, 0..70, 1, 1 << 30, 8),
-        ] {
-            let mut seen = std::collections::HashMap::new();
-            for piece in pieces(x.clone(), y.clone(), strip, tiles, side) {
-                let [columns, rows] = piece.grid(strip);
-                assert!(
-                    columns as usize <= side && rows as usize <= side,
-                    "{piece:?}"
-                );
-                assert!(
-                    piece.x.len() * piece.y.len() <= tiles.max(strip),
-                    "{piece:?}"
-                );
-                assert!(piece.y.start.is_multiple_of(strip), "{piece:?}");
-                for tile in piece
-                    .x
-                    .clone()
-                    .flat_map(|x| piece.y.clone().map(move |y| (x, y)))
-                {
-                    *seen.entry(tile).or_insert(0) += 1;
-                }
-            }
-            let all = x.flat_map(|x| y.clone().map(move |y| (x, y)));
-            assert!(all.clone().all(|tile| seen.get(&tile) == Some(&1)));
-            assert_eq!(seen.len(), all.count());
-        }
-        assert!(pieces(0..4, 0..0, 4, 10, 10).is_empty());
-        let below = |x, y| Piece { x, y }.below_diagonal();
-        assert!(below(4..6, 0..4) && !below(4..6, 0..5) && !below(0..6, 0..4));
-    }
-
-    #[test]
-    fn bands_finish_in_order_one_behind() {
-        let log = std::cell::RefCell::new(Vec::new());
-        let start = |band: Range<usize>| {
-            log.borrow_mut().push(format!("start {band:?}"));
-            Ok(band.end)
-        };
-        in_bands(5, 2, start, |band, end| {
-            assert_eq!(band.end, end);
-            log.borrow_mut().push(format!("finish {band:?}"));
-            Ok(())
-        })
-        .unwrap();
-        let expected = [
-            "start 0..2",
-            "start 2..4",
-            "finish 0..2",
-            "start 4..5",
-            "finish 2..4",
-            "finish 4..5",
-        ];
-        assert_eq!(*log.borrow(), expected);
-    }
-
-    #[test]
     fn panels_hold_every_value_and_zeros_around() {
         let (rows, dim) = (70, 21);
         let values: Vec<f32> = (1..=rows * dim).map(|v| v as f32).collect();
@@ -728,6 +624,97 @@ mod tests {
         }
         assert_eq!(sq_norms[0], (1..=21).map(|v| (v * v) as f32).sum::<f32>());
         assert!(sq_norms[70..].iter().all(|&v| v == 0.0));
+    }
+
+    #[derive(Debug, PartialEq)]
+    struct AllResults {
+        histograms: Vec<PairHistogram>,
+        sums: Vec<TileSums>,
+        lists: Vec<TopK>,
+        gram: Vec<f64>,
+        projected: Vec<f32>,
+    }
+
+    /// Results of every operation for two blocks, one call each.
+    fn all_results(backend: &GpuBackend) -> Result<AllResults> {
+        let (n, m, dim) = (208, 336, 20);
+        let values = |rows: usize, stream: u64| -> Vec<f32> {
+            let mut random = crate::stats::rng::Philox::new(11, stream);
+            (0..rows * dim)
+                .map(|_| random.normal() as f32 / 9.0)
+                .collect()
+        };
+        let (xs, ys) = (values(n, 0), values(m, 1));
+        let (x_rows, y_rows) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
+        let (x, y) = (backend.load(x_rows)?, backend.load(y_rows)?);
+
+        let mut histograms = vec![PairHistogram::default(); 2];
+        backend.pair_histogram(&x, &x, true, &mut histograms[0])?;
+        backend.pair_histogram(&x, &y, false, &mut histograms[1])?;
+
+        let kernels = super::super::KernelFamily {
+            gamma: 0.1,
+            rbf: 4,
+            energy: true,
+            offsets: vec![0.5; 5],
+        };
+        let groups: Vec<u32> = (0..m as u32).collect();
+        let mut sums = Vec::new();
+        for (y, y_groups, diagonal) in [(&x, &groups[..n], true), (&y, &groups[..], false)] {
+            let request = SumsRequest {
+                kernels: &kernels,
+                side: 16,
+                x_groups: &groups[..n],
+                y_groups,
+                diagonal,
+                row_sums_of: Some(1),
+            };
+            sums.push(backend.pair_sums(&x, y, request)?);
+        }
+
+        let norms = |rows: Rows<'_>| -> Vec<f64> { rows.iter().map(score::norm).collect() };
+        let request = NearestRequest {
+            metric: crate::engine::Metric::Dot,
+            queries: x_rows,
+            base: y_rows,
+            query_norms: &norms(x_rows),
+            base_norms: &norms(y_rows),
+            query_scales: &vec![1.0; n],
+            first_base_row: 5,
+            exclude: None,
+            screen_error: 1e-4,
+        };
+        let mut lists = vec![TopK::new(5); n];
+        backend.nearest(&x, &y, request, &mut lists)?;
+
+        let first = backend.load(y_rows.slice(0..n))?;
+        Ok(AllResults {
+            histograms,
+            sums,
+            lists,
+            gram: backend.gram(&x, &first)?,
+            projected: backend.project(&x, &y)?,
+        })
+    }
+
+    #[test]
+    fn neither_bands_nor_pieces_change_a_bit() {
+        let mut backend = match GpuBackend::new(&DeviceChoice::Gpu, Some(2)) {
+            Ok(backend) => backend,
+            Err(error) if std::env::var("VECDRIFT_REQUIRE_GPU").as_deref() == Ok("1") => {
+                panic!("VECDRIFT_REQUIRE_GPU=1: {error}")
+            }
+            Err(error) => return eprintln!("**** NO GPU TEST WAS RUN: {error} ****"),
+        };
+        let whole = all_results(&backend).unwrap();
+        // One tile per band, one per submission; then two of each, then bands of many pieces.
+        for (band_bytes, work) in [(1, 1), (20_000, 2 * 64 * 64 * 32), (1 << 20, 64 * 64 * 32)] {
+            (backend.band_bytes, backend.work) = (band_bytes, work);
+            let cut = all_results(&backend).unwrap();
+            assert_eq!(cut, whole, "{band_bytes} bytes, {work} multiply-adds");
+        }
+        backend.device.destroy();
+        assert!(all_results(&backend).unwrap_err().is_device());
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) const UNWRITTEN: u32 = 0x7fed_beef;
 const BLANK_BYTES: u64 = 1 << 20;
 
 /// Submissions under way at most: enough to keep a device busy, few enough that a stuck one is noticed.
-const IN_FLIGHT: usize = 3;
+const IN_FLIGHT: usize = 8;
 
 /// How long a submission may take. Even the slowest adapter needs seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -159,10 +159,11 @@ impl Device {
                 label: Some(shader.name),
                 source: wgpu::ShaderSource::Wgsl(shader.source.into()),
             };
-            // SAFETY: the sources are our own. Every index is below the size of its buffer, because the
-            // host pads panels, norms and groups to whole tiles, dispatches only tiles that exist, and
-            // the kernels compare with the real extents before they write; every loop is bounded by a
-            // parameter and every divisor is a power of two from 1 up.
+            // SAFETY: the sources are our own. Every index is below the size of its buffer: the host pads
+            // panels, norms and groups to whole tiles, asserts that the shapes of a call agree,
+            // dispatches only tiles that exist, and sizes outputs by the extents with which the kernels
+            // compare before they write. Every loop is bounded by a parameter, and every divisor is a
+            // positive constant or a power of two that the host asserts.
             let module = unsafe {
                 self.device.create_shader_module_trusted(
                     descriptor,
