@@ -9,5 +9,6 @@ mod mmd;
 mod neighbourhoods;
 mod oracle;
 mod report;
+mod schema;
 mod shaders;
 mod twins;
