@@ -22,6 +22,7 @@ const GAP: f64 = 10.0;
 const STYLES: usize = 5;
 /// More bins than this are narrower than the pen.
 const MAX_BINS: usize = 120;
+const MAX_STEPS: usize = 40;
 
 /// The figure as one SVG element, `width` pixels wide, its inner ids prefixed with `id`.
 ///
@@ -186,12 +187,9 @@ fn densities(canvas: &mut Canvas, x_label: &str, series: &[Histogram], marks: &[
         .collect();
     let top = canvas.legend(&legend, 4.0);
     // With no spread at all there is no density to scale: spikes stand for "all of it".
-    let y_bounds = Bounds::of([0.0, if peak > 0.0 { peak } else { 1.0 }]);
-    let y_ticks = if peak > 0.0 {
-        linear_ticks(&y_bounds, 4)
-    } else {
-        Vec::new()
-    };
+    let y_bounds = Bounds::of([0.0, if peak > 0.0 { 1.05 * peak } else { 1.0 }]);
+    let mut y_ticks = linear_ticks(&y_bounds, 4);
+    y_ticks.retain(|y| peak > 0.0 && *y <= y_bounds.hi);
     let left = tick_room(&y_ticks);
     let frame = Frame::new(
         canvas,
@@ -200,7 +198,7 @@ fn densities(canvas: &mut Canvas, x_label: &str, series: &[Histogram], marks: &[
             height: 190.0,
             x: bounds.padded(0.02),
             x_scale: &XAxis::Linear,
-            y: y_bounds.up_to(y_ticks.last().copied()),
+            y: y_bounds,
             y_ticks,
             x_label,
             y_label: "density (area 1)",
@@ -220,12 +218,19 @@ fn densities(canvas: &mut Canvas, x_label: &str, series: &[Histogram], marks: &[
             canvas.line(x, frame.bottom, x, frame.top, &format!("curve {class}"));
             continue;
         }
+        // Steps finer than the pen only blur the dashes: many bins are joined at their middles.
+        let steps = bins.len() <= MAX_STEPS;
         let mut path = format!("M{} {}", px(frame.x(first.lo)), px(frame.bottom));
         for bin in bins {
             let y = px(frame.y(bin.density));
-            let _ = write!(path, "V{y}H{}", px(frame.x(bin.hi)));
+            let _ = if steps {
+                write!(path, "V{y}H{}", px(frame.x(bin.hi)))
+            } else {
+                write!(path, "L{} {y}", px(frame.x((bin.lo + bin.hi) / 2.0)))
+            };
         }
-        let _ = write!(path, "V{}", px(frame.bottom));
+        let end = bins.last().map_or(first.hi, |bin| bin.hi);
+        let _ = write!(path, "L{} {}", px(frame.x(end)), px(frame.bottom));
         canvas.path(&path, &format!("area {class}"), None);
         canvas.path(&path, &format!("curve {class}"), None);
     }
@@ -508,7 +513,7 @@ fn bars(
             if i % 2 == 1 {
                 let hatch = format!("url(#{}-hatch)", canvas.id);
                 canvas.needs_hatch = true;
-                let _ = write!(canvas.body, r#"<path d="{path}" fill="{hatch}"/>"#);
+                let _ = write!(canvas.body, r#"<path d="{path}" style="fill:{hatch}"/>"#);
             }
         }
     }
@@ -571,7 +576,7 @@ fn intervals(canvas: &mut Canvas, x_label: &str, no_effect: Option<f64>, rows: &
     let frame = Frame::new(
         canvas,
         FrameSpec {
-            top: top - LINE,
+            top: top + 2.0,
             height: row_height * rows.len().max(1) as f64,
             x: bounds.padded(0.05),
             x_scale: &XAxis::Linear,
@@ -600,8 +605,8 @@ fn intervals(canvas: &mut Canvas, x_label: &str, no_effect: Option<f64>, rows: &
         } else {
             (0.0, canvas.width)
         };
-        canvas.text((label_x, words), Anchor::Start, "label", &row.label);
-        canvas.text((value_x, words), Anchor::End, "label number", value);
+        canvas.text((label_x, words), Anchor::Start, "label halo", &row.label);
+        canvas.text((value_x, words), Anchor::End, "label halo", value);
         if let Some([low, high]) = row.interval {
             let path = format!(
                 "M{0} {1}V{2}M{0} {3}H{4}M{4} {1}V{2}",
@@ -869,7 +874,7 @@ impl Frame {
         let y_label_row = if spec.y_label.is_empty() {
             0.0
         } else {
-            LINE + 2.0
+            LINE + 4.0
         };
         frame.top = spec.top + y_label_row + lanes as f64 * LINE + 6.0;
         frame.bottom = frame.top + spec.height;
@@ -963,16 +968,15 @@ impl Frame {
     }
 
     fn draw_marks(&self, canvas: &mut Canvas, marks: &[Mark]) {
-        for (mark, (lane, middle)) in marks.iter().zip(&self.mark_lanes) {
+        let base = |lane: usize| self.top - 8.0 - lane as f64 * LINE;
+        for (mark, (lane, _)) in marks.iter().zip(&self.mark_lanes) {
             let x = self.x(mark.at);
-            let label_base = self.top - 8.0 - *lane as f64 * LINE;
-            canvas.line(x, self.bottom, x, label_base + 4.0, "mark");
-            canvas.text(
-                (*middle, label_base),
-                Anchor::Middle,
-                "label halo",
-                &mark.label,
-            );
+            canvas.line(x, self.bottom, x, base(*lane) + 4.0, "mark");
+        }
+        // Words last: their halo interrupts the lines that they cross.
+        for (mark, (lane, middle)) in marks.iter().zip(&self.mark_lanes) {
+            let at = (*middle, base(*lane));
+            canvas.text(at, Anchor::Middle, "label halo", &mark.label);
         }
     }
 
@@ -1143,7 +1147,7 @@ impl Canvas {
                         self.needs_hatch = true;
                         let _ = write!(
                             self.body,
-                            r#"<path d="{swatch}" fill="url(#{}-hatch)"/>"#,
+                            r#"<path d="{swatch}" style="fill:url(#{}-hatch)"/>"#,
                             self.id
                         );
                     }
