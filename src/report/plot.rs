@@ -78,7 +78,7 @@ fn description(plot: &Plot) -> String {
                     Some((lo, hi)) => say(format!(
                         "{}: {} values from {} to {}.",
                         histogram.name,
-                        Value::Count(histogram.counts.iter().sum()),
+                        Value::Count(histogram.counts.iter().fold(0, |a, b| a.saturating_add(*b))),
                         Value::Number(lo),
                         Value::Number(hi)
                     )),
@@ -647,7 +647,6 @@ struct Bin {
 
 /// The part of the histogram that holds counts, in at most `MAX_BINS` bins, scaled to area one.
 fn density(histogram: &Histogram) -> Vec<Bin> {
-    let total: u64 = histogram.counts.iter().sum();
     let bins: Vec<(f64, f64, u64)> = histogram
         .edges
         .windows(2)
@@ -660,16 +659,17 @@ fn density(histogram: &Histogram) -> Vec<Bin> {
         return Vec::new();
     };
     let bins = &bins[first..=last];
+    let total: f64 = bins.iter().map(|bin| bin.2 as f64).sum();
     bins.chunks(bins.len().div_ceil(MAX_BINS))
         .map(|chunk| {
             let (lo, hi) = (chunk[0].0, chunk[chunk.len() - 1].1);
-            let count: u64 = chunk.iter().map(|bin| bin.2).sum();
+            let count: f64 = chunk.iter().map(|bin| bin.2 as f64).sum();
             let width = hi - lo;
             Bin {
                 lo,
                 hi,
                 density: if width > 0.0 {
-                    count as f64 / total as f64 / width
+                    count / total / width
                 } else {
                     0.0
                 },
@@ -935,10 +935,13 @@ impl Frame {
                 continue;
             }
             canvas.line(at, self.bottom, at, self.bottom + 4.0, "axis");
+            // A label at the end of the axis moves in rather than out of the drawing.
             let half = text_width(&label) / 2.0;
-            if at - half >= free_from {
-                canvas.text((at, self.bottom + LINE), Anchor::Middle, "tick", &label);
-                free_from = at + half + GAP;
+            let middle = at.min(canvas.width - half).max(half);
+            if middle - half >= free_from {
+                let at = (middle, self.bottom + LINE);
+                canvas.text(at, Anchor::Middle, "tick", &label);
+                free_from = middle + half + GAP;
             }
         }
     }

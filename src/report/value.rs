@@ -194,16 +194,12 @@ impl Display for Value {
 }
 
 const MISSING: &str = "n/a";
-/// Below and above these, positional notation is harder to read than an exponent.
-const SMALL: f64 = 1e-4;
-const LARGE: f64 = 1e15;
-
 /// A label on an axis whose ticks are `step` apart: just enough decimals to tell them apart.
 pub(super) fn tick(x: f64, step: f64) -> String {
     if x == 0.0 {
         return "0".to_owned();
     }
-    if x.abs() < SMALL || x.abs() >= LARGE {
+    if needs_exponent(x) {
         return scientific(x, 3);
     }
     trim_zeros(fixed(x, places(step).clamp(0, 9) as usize))
@@ -216,7 +212,7 @@ fn number(x: f64) -> String {
     if x == 0.0 {
         return "0".to_owned();
     }
-    if x.abs() < SMALL || x.abs() >= LARGE {
+    if needs_exponent(x) {
         return scientific(x, 3);
     }
     let decimals = decimals(x);
@@ -230,7 +226,7 @@ fn number(x: f64) -> String {
 fn setting(x: f64) -> String {
     if !x.is_finite() {
         MISSING.to_owned()
-    } else if x != 0.0 && (x.abs() < SMALL || x.abs() >= LARGE) {
+    } else if needs_exponent(x) {
         scientific(x, 3)
     } else {
         trim_zeros(fixed(x, 6))
@@ -274,7 +270,7 @@ fn interval(estimate: f64, low: f64, high: f64) -> String {
         return number(estimate);
     }
     let largest = all.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
-    if largest != 0.0 && (largest < SMALL || largest >= LARGE) {
+    if needs_exponent(largest) {
         let [estimate, low, high] = all.map(|x| scientific(x, 3));
         return format!("{estimate} [{low}, {high}]");
     }
@@ -296,7 +292,7 @@ fn percent_interval(estimate: f64, low: f64, high: f64) -> String {
 
 fn width_decimals(width: f64) -> usize {
     let half = width / 2.0;
-    if !(half > 0.0) {
+    if half <= 0.0 {
         return 0;
     }
     let leading = half / 10f64.powi(exponent(half));
@@ -360,6 +356,11 @@ fn size(bytes: u64) -> String {
     format!("{} TiB", fixed(value, 2))
 }
 
+/// Whether positional notation would be harder to read than an exponent.
+fn needs_exponent(x: f64) -> bool {
+    x != 0.0 && !(1e-4..1e15).contains(&x.abs())
+}
+
 /// Power of ten of the leading digit of `x` ≠ 0.
 fn exponent(x: f64) -> i32 {
     x.abs().log10().floor() as i32
@@ -416,7 +417,7 @@ fn trim_zeros(text: String) -> String {
 fn group_thousands(digits: &str) -> String {
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
