@@ -26,6 +26,7 @@ const GAP: f64 = 10.0;
 const STYLES: usize = 5;
 /// More bins than this are narrower than the pen.
 const MAX_BINS: usize = 120;
+const MAX_STEPS: usize = 40;
 
 /// The figure as one SVG element, `width` pixels wide, its inner ids prefixed with `id`.
 ///
@@ -81,7 +82,7 @@ fn description(plot: &Plot) -> String {
                     Some((lo, hi)) => say(format!(
                         "{}: {} values from {} to {}.",
                         histogram.name,
-                        Value::Count(histogram.counts.iter().sum()),
+                        Value::Count(histogram.counts.iter().fold(0, |a, b| a.saturating_add(*b))),
                         Value::Number(lo),
                         Value::Number(hi)
                     )),
@@ -190,12 +191,9 @@ fn densities(canvas: &mut Canvas, x_label: &str, series: &[Histogram], marks: &[
         .collect();
     let top = canvas.legend(&legend, 4.0);
     // With no spread at all there is no density to scale: spikes stand for "all of it".
-    let y_bounds = Bounds::of([0.0, if peak > 0.0 { peak } else { 1.0 }]);
-    let y_ticks = if peak > 0.0 {
-        linear_ticks(&y_bounds, 4)
-    } else {
-        Vec::new()
-    };
+    let y_bounds = Bounds::of([0.0, if peak > 0.0 { 1.05 * peak } else { 1.0 }]);
+    let mut y_ticks = linear_ticks(&y_bounds, 4);
+    y_ticks.retain(|y| peak > 0.0 && *y <= y_bounds.hi);
     let left = tick_room(&y_ticks);
     let frame = Frame::new(
         canvas,
@@ -204,7 +202,7 @@ fn densities(canvas: &mut Canvas, x_label: &str, series: &[Histogram], marks: &[
             height: 190.0,
             x: bounds.padded(0.02),
             x_scale: &XAxis::Linear,
-            y: y_bounds.up_to(y_ticks.last().copied()),
+            y: y_bounds,
             y_ticks,
             x_label,
             y_label: "density (area 1)",
@@ -224,12 +222,19 @@ fn densities(canvas: &mut Canvas, x_label: &str, series: &[Histogram], marks: &[
             canvas.line(x, frame.bottom, x, frame.top, &format!("curve {class}"));
             continue;
         }
+        // Steps finer than the pen only blur the dashes: many bins are joined at their middles.
+        let steps = bins.len() <= MAX_STEPS;
         let mut path = format!("M{} {}", px(frame.x(first.lo)), px(frame.bottom));
         for bin in bins {
             let y = px(frame.y(bin.density));
-            let _ = write!(path, "V{y}H{}", px(frame.x(bin.hi)));
+            let _ = if steps {
+                write!(path, "V{y}H{}", px(frame.x(bin.hi)))
+            } else {
+                write!(path, "L{} {y}", px(frame.x((bin.lo + bin.hi) / 2.0)))
+            };
         }
-        let _ = write!(path, "V{}", px(frame.bottom));
+        let end = bins.last().map_or(first.hi, |bin| bin.hi);
+        let _ = write!(path, "L{} {}", px(frame.x(end)), px(frame.bottom));
         canvas.path(&path, &format!("area {class}"), None);
         canvas.path(&path, &format!("curve {class}"), None);
     }
@@ -512,7 +517,7 @@ fn bars(
             if i % 2 == 1 {
                 let hatch = format!("url(#{}-hatch)", canvas.id);
                 canvas.needs_hatch = true;
-                let _ = write!(canvas.body, r#"<path d="{path}" fill="{hatch}"/>"#);
+                let _ = write!(canvas.body, r#"<path d="{path}" style="fill:{hatch}"/>"#);
             }
         }
     }
@@ -575,7 +580,7 @@ fn intervals(canvas: &mut Canvas, x_label: &str, no_effect: Option<f64>, rows: &
     let frame = Frame::new(
         canvas,
         FrameSpec {
-            top: top - LINE,
+            top: top + 2.0,
             height: row_height * rows.len().max(1) as f64,
             x: bounds.padded(0.05),
             x_scale: &XAxis::Linear,
@@ -604,8 +609,8 @@ fn intervals(canvas: &mut Canvas, x_label: &str, no_effect: Option<f64>, rows: &
         } else {
             (0.0, canvas.width)
         };
-        canvas.text((label_x, words), Anchor::Start, "label", &row.label);
-        canvas.text((value_x, words), Anchor::End, "label number", value);
+        canvas.text((label_x, words), Anchor::Start, "label halo", &row.label);
+        canvas.text((value_x, words), Anchor::End, "label halo", value);
         if let Some([low, high]) = row.interval {
             let path = format!(
                 "M{0} {1}V{2}M{0} {3}H{4}M{4} {1}V{2}",
@@ -646,7 +651,6 @@ struct Bin {
 
 /// The part of the histogram that holds counts, in at most `MAX_BINS` bins, scaled to area one.
 fn density(histogram: &Histogram) -> Vec<Bin> {
-    let total: u64 = histogram.counts.iter().sum();
     let bins: Vec<(f64, f64, u64)> = histogram
         .edges
         .windows(2)
@@ -659,16 +663,17 @@ fn density(histogram: &Histogram) -> Vec<Bin> {
         return Vec::new();
     };
     let bins = &bins[first..=last];
+    let total: f64 = bins.iter().map(|bin| bin.2 as f64).sum();
     bins.chunks(bins.len().div_ceil(MAX_BINS))
         .map(|chunk| {
             let (lo, hi) = (chunk[0].0, chunk[chunk.len() - 1].1);
-            let count: u64 = chunk.iter().map(|bin| bin.2).sum();
+            let count: f64 = chunk.iter().map(|bin| bin.2 as f64).sum();
             let width = hi - lo;
             Bin {
                 lo,
                 hi,
                 density: if width > 0.0 {
-                    count as f64 / total as f64 / width
+                    count / total / width
                 } else {
                     0.0
                 },

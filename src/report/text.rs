@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use super::page::{Align, AxisCard, Page, Table, Tone};
 use super::value::{State, Value};
-use super::{character_width, clean, display_width, truncate};
+use super::{character_width, clean, display_width, truncate, words};
 
 /// Lines that fit on a terminal together with the prompt and the command.
 const SCREEN: usize = 45;
@@ -305,21 +305,6 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
         lines.push(line);
     }
     lines
-}
-
-/// The words of a text, `[low, high]` counting as one.
-fn words(text: &str) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    for word in clean(text).split_whitespace() {
-        match words.last_mut() {
-            Some(low) if low.starts_with('[') && low.ends_with(',') && word.contains(']') => {
-                low.push(' ');
-                low.push_str(word);
-            }
-            _ => words.push(word.to_owned()),
-        }
-    }
-    words
 }
 
 fn pad(text: &str, width: usize, align: Align) -> String {

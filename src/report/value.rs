@@ -194,16 +194,12 @@ impl Display for Value {
 }
 
 const MISSING: &str = "n/a";
-/// Below and above these, positional notation is harder to read than an exponent.
-const SMALL: f64 = 1e-4;
-const LARGE: f64 = 1e15;
-
 /// A label on an axis whose ticks are `step` apart: just enough decimals to tell them apart.
 pub(super) fn tick(x: f64, step: f64) -> String {
     if x == 0.0 {
         return "0".to_owned();
     }
-    if x.abs() < SMALL || x.abs() >= LARGE {
+    if needs_exponent(x) {
         return scientific(x, 3);
     }
     trim_zeros(fixed(x, places(step).clamp(0, 9) as usize))
@@ -216,7 +212,7 @@ fn number(x: f64) -> String {
     if x == 0.0 {
         return "0".to_owned();
     }
-    if x.abs() < SMALL || x.abs() >= LARGE {
+    if needs_exponent(x) {
         return scientific(x, 3);
     }
     let decimals = decimals(x);
@@ -230,7 +226,7 @@ fn number(x: f64) -> String {
 fn setting(x: f64) -> String {
     if !x.is_finite() {
         MISSING.to_owned()
-    } else if x != 0.0 && (x.abs() < SMALL || x.abs() >= LARGE) {
+    } else if needs_exponent(x) {
         scientific(x, 3)
     } else {
         trim_zeros(fixed(x, 6))
@@ -358,6 +354,11 @@ fn size(bytes: u64) -> String {
         value /= 1024.0;
     }
     format!("{} TiB", fixed(value, 2))
+}
+
+/// Whether positional notation would be harder to read than an exponent.
+fn needs_exponent(x: f64) -> bool {
+    x != 0.0 && !(1e-4..1e15).contains(&x.abs())
 }
 
 /// Power of ten of the leading digit of `x` ≠ 0.
