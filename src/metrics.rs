@@ -3,10 +3,12 @@
 pub mod alignment;
 pub mod comparability;
 pub mod cosine;
+pub mod duplicates;
 pub mod frechet;
 pub mod kmeans;
 pub mod mmd;
 pub mod moments;
 pub mod overlap;
+pub mod pairs;
 pub mod retrieval;
 pub mod spectrum;

@@ -40,6 +40,7 @@ use crate::{Error, Result};
 
 mod page;
 mod plot;
+mod results;
 mod text;
 mod value;
 
@@ -47,6 +48,7 @@ pub use page::{
     Align, AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark,
     Output, Page, Plot, Point, Role, Section, Table, Tone, Verdict, XAxis,
 };
+pub use results::{audit_page, cosine_page, measured_page, mmd_page, overlap_page};
 pub use text::{TextStyle, text};
 pub use value::{State, Value};
 

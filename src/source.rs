@@ -268,6 +268,20 @@ pub fn open(input: &str, options: &ReadOptions) -> Result<Source> {
     }
 }
 
+/// Whether a file begins as Parquet does.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn is_parquet(path: &str) -> Result<bool> {
+    let mut magic = Vec::new();
+    let path = Path::new(path);
+    open_file(path)?
+        .take(4)
+        .read_to_end(&mut magic)
+        .map_err(|e| unreadable(path, &e))?;
+    Ok(magic == b"PAR1")
+}
+
 /// What a format's reader is asked for.
 struct Request<'a> {
     name: &'a str,

@@ -1,8 +1,13 @@
 //! One integration-test binary: faster to link, helpers shared.
 
 mod architecture;
+mod cli;
 mod fixtures;
+mod geometry;
 mod gpu;
+mod mmd;
 mod neighbourhoods;
+mod oracle;
 mod report;
 mod shaders;
+mod twins;

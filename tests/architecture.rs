@@ -171,10 +171,15 @@ impl Source {
 
     /// The code above the unit tests, which stand at the bottom.
     fn shipped(&self) -> &str {
-        match self.code.find("#[cfg(test)]\nmod tests") {
-            Some(tests) => &self.code[..tests],
-            None => &self.code,
-        }
+        let starts = [
+            "#[cfg(test)]\nmod tests",
+            "#[cfg(test)]\npub(super) mod tests",
+        ];
+        let tests = starts
+            .iter()
+            .filter_map(|start| self.code.find(start))
+            .min();
+        &self.code[..tests.unwrap_or(self.code.len())]
     }
 
     /// Absolute path of the module: `crate::engine::gpu` for `src/engine/gpu.rs`.

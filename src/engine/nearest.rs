@@ -78,6 +78,8 @@ impl NearestRequest<'_> {
     ///
     /// # Errors
     /// A maximum is NaN: the device did not compute it.
+    // Inlined, as is what it calls, so that a CPU kernel compiles it for its instruction set.
+    #[inline(always)]
     pub fn select_and_score(
         &self,
         query: usize,

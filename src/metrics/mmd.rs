@@ -139,7 +139,8 @@ pub struct Mmd {
     /// Smallest `eps_eq` that a one-sided test at 5 % would find with 80 % power: √((1.645 + 0.842)·
     /// `noise_floor`/M2).
     pub minimum_detectable: Option<f64>,
-    /// Standard deviation of MMD² over all relabellings, at the base bandwidth: what it does by chance.
+    /// Standard deviation that MMD² would have by chance if the distributions agreed, at the base
+    /// bandwidth: over all relabellings, of what remains of the sums without row and column effects.
     pub noise_floor: Option<f64>,
     /// Rows of the reference.
     pub n_reference: u64,
@@ -256,8 +257,9 @@ pub enum EquivalenceState {
 /// The result does not depend on the order of the rows.
 ///
 /// # Errors
-/// Fewer than two rows (or groups) in a sample, different dimensions, an id on two rows, a bandwidth or
-/// margin that is not positive, or the device fails.
+/// Fewer than two rows (or groups) in a sample, different dimensions, an id on two rows, a bandwidth
+/// more than a million times smaller or larger than the mean distance, a margin that is not positive, or
+/// the device fails.
 ///
 /// # Panics
 /// If ids or groups are not as many as rows.
@@ -278,7 +280,10 @@ pub fn mmd(
     let blocks = Blocks::new(&x, &y, config.blocks);
     let distances = PooledDistances::new(&x, &y, [reference, current], config.seed);
     let bandwidth = match config.bandwidth {
-        Some(sigma) => Some((sigma, "fixed".to_owned())),
+        Some(sigma) => {
+            check_bandwidth(sigma, distances.mean())?;
+            Some((sigma, "fixed".to_owned()))
+        }
         None => distances.bandwidth(),
     };
     let mut result = empty_result(reference, current, config, &x, &y, &blocks);
@@ -337,23 +342,33 @@ fn check(reference: Sample<'_>, current: Sample<'_>, config: &MmdConfig) -> Resu
             format!("the reference has dimension {d}, current has {e}, expected one space"),
         ));
     }
-    let positive = |value: f64| value.is_finite() && value > 0.0;
-    if let Some(sigma) = config.bandwidth
-        && !positive(sigma)
-    {
-        return Err(Error::input(
-            "bandwidth",
-            format!("{sigma}, expected a positive number"),
-        ));
-    }
-    if !positive(config.margin) {
-        let margin = config.margin;
+    let margin = config.margin;
+    if !(margin.is_finite() && margin > 0.0) {
         return Err(Error::input(
             "margin",
             format!("{margin}, expected a positive number"),
         ));
     }
     Ok(())
+}
+
+/// Refuses a bandwidth that no pair of rows would notice.
+fn check_bandwidth(sigma: f64, mean_distance: f64) -> Result<()> {
+    const REACH: f64 = 1e6;
+    let range = if mean_distance > 0.0 {
+        mean_distance / REACH..=mean_distance * REACH
+    } else {
+        f64::MIN_POSITIVE.sqrt()..=f64::MAX.sqrt()
+    };
+    if range.contains(&sigma) {
+        return Ok(());
+    }
+    Err(Error::input(
+        "bandwidth",
+        format!(
+            "{sigma}, expected a positive number near the distances between rows, {mean_distance:.3e} on average"
+        ),
+    ))
 }
 
 /// What is known before any kernel is: the answer for samples whose rows are all equal.
@@ -526,6 +541,15 @@ fn test(
     let counts = part(counts);
     let pairs: f64 = counts.iter().sum();
     let relabelled_counts = quadrants(&counts, tested, &labellings);
+    let relabelled_means = |matrix: &[f64]| -> Vec<Quadrants> {
+        quadrants(matrix, tested, &labellings)
+            .into_iter()
+            .zip(&relabelled_counts)
+            .map(|(sums, &counts)| {
+                estimate::means(sums, counts).expect("either side always has two groups")
+            })
+            .collect()
+    };
     let mut mmd2 = Vec::with_capacity(sums.sums.len());
     let mut spread = Vec::with_capacity(sums.sums.len());
     for matrix in &sums.sums {
@@ -535,20 +559,9 @@ fn test(
         for (sum, count) in matrix.iter_mut().zip(&counts) {
             *sum -= mean * count;
         }
-        let means: Vec<Quadrants> = quadrants(&matrix, tested, &labellings)
-            .into_iter()
-            .zip(&relabelled_counts)
-            .map(|(sums, &counts)| {
-                estimate::means(sums, counts).expect("either side always has two groups")
-            })
-            .collect();
-        mmd2.push(means.iter().map(|&m| estimate::mmd2(m)).collect::<Vec<_>>());
-        spread.push(
-            means
-                .iter()
-                .map(|&m| estimate::dispersion(m).abs())
-                .collect::<Vec<_>>(),
-        );
+        let means = relabelled_means(&matrix);
+        mmd2.push(map(&means, estimate::mmd2));
+        spread.push(map(&means, |m| estimate::dispersion(m).abs()));
     }
     // The same vectors on either side give one value under every labelling, up to rounding in f32
     // sums, which is no evidence.
@@ -565,7 +578,13 @@ fn test(
     result.dispersion_p_value = Some(dispersion_p);
     result.p_value_holm = Some(adjusted[0]);
     result.dispersion_p_value_holm = Some(adjusted[1]);
-    result.noise_floor = Some(mean_and_sd(&mmd2[BASE]).1);
+    let residuals = estimate::residuals(&part(&sums.sums[BASE]), &counts, &blocks.is_x[..tested]);
+    let by_chance = map(&relabelled_means(&residuals), estimate::mmd2);
+    result.noise_floor = Some(mean_and_sd(&by_chance).1);
+}
+
+fn map(means: &[Quadrants], statistic: impl Fn(Quadrants) -> f64) -> Vec<f64> {
+    means.iter().map(|&means| statistic(means)).collect()
 }
 
 /// Fills in the effect, its interval, and what they say about the margin.

@@ -274,7 +274,7 @@ fn interval(estimate: f64, low: f64, high: f64) -> String {
         return number(estimate);
     }
     let largest = all.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
-    if largest != 0.0 && (largest < SMALL || largest >= LARGE) {
+    if largest != 0.0 && !(SMALL..LARGE).contains(&largest) {
         let [estimate, low, high] = all.map(|x| scientific(x, 3));
         return format!("{estimate} [{low}, {high}]");
     }
@@ -296,7 +296,7 @@ fn percent_interval(estimate: f64, low: f64, high: f64) -> String {
 
 fn width_decimals(width: f64) -> usize {
     let half = width / 2.0;
-    if !(half > 0.0) {
+    if half.is_nan() || half <= 0.0 {
         return 0;
     }
     let leading = half / 10f64.powi(exponent(half));
@@ -416,7 +416,7 @@ fn trim_zeros(text: String) -> String {
 fn group_thousands(digits: &str) -> String {
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);

@@ -93,7 +93,7 @@ pub(super) fn open(request: &Request<'_>, is_file: bool) -> Result<Source> {
         }
     }
     let blocks = Blocks {
-        files: request.files.to_vec().into_iter(),
+        files: Vec::from(request.files).into_iter(),
         is_file,
         selection,
         dim,

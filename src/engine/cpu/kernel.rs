@@ -1,92 +1,25 @@
-//! The product kernel: 64 × 64 dot products of packed rows, per instruction set.
+//! Instruction sets: which one runs, and the only code that is written for one.
 //!
-//! Every dot product is one chain of fused multiply-adds over the coordinates in order, wherever in a
-//! tile it stands. So AVX-512, AVX2 and NEON-less portable code with fused multiply-add agree bit for
-//! bit; the portable kernel multiplies and adds separately, and differs within the accuracy contract.
+//! A [`Job`] is safe, generic code; [`Kernel::run`] compiles it once per instruction set, so that its
+//! plain loops over fixed-size arrays become vector code. Only the product of two panels needs
+//! intrinsics. Rust neither reorders nor fuses floating-point operations on its own, so two sets that
+//! both fuse where the code says `mul_add` give the same bits.
 
-use rayon::prelude::*;
-
-use super::epilogue::{self, Counts, Sums};
-use crate::embeddings::Rows;
-use crate::engine::{PairHistogram, SumsRequest};
+use super::panels::{LANES, Lane};
+use super::product::{SIDE, Tile};
 use crate::error::{Error, Result};
 
-/// Rows of a panel, and side of a product tile.
-pub(super) const SIDE: usize = 64;
-/// Coordinates per slice: the slices of both panels stay in the first-level cache.
-const SLICE: usize = 128;
-/// Environment variable that forces a kernel, for tests.
-const FORCE: &str = "VECDRIFT_CPU_KERNEL";
+/// Names the kernel to use, for tests of those that this CPU would not choose.
+const CHOICE: &str = "VECDRIFT_CPU_KERNEL";
 
-/// 64 × 64 products, row-major.
-#[derive(Clone)]
-#[repr(align(64))]
-pub(super) struct Tile([f32; SIDE * SIDE]);
-
-impl Default for Tile {
-    fn default() -> Self {
-        Self([0.0; SIDE * SIDE])
-    }
-}
-
-impl Tile {
-    /// The rows in order.
-    #[inline(always)]
-    pub(super) fn rows(&self) -> impl Iterator<Item = &[f32; SIDE]> {
-        self.0.as_chunks::<SIDE>().0.iter()
-    }
-
-    /// Row `i`.
-    #[inline(always)]
-    pub(super) fn row(&self, i: usize) -> &[f32; SIDE] {
-        &self.0.as_chunks::<SIDE>().0[i]
-    }
-}
-
-/// Rows in panels of 64, coordinate-major within a panel: `[panel][coordinate][row]`, zero-padded.
-pub(super) struct Panels {
-    values: Vec<f32>,
-    dim: usize,
-}
-
-impl Panels {
-    /// Packs rows.
-    pub(super) fn pack(rows: Rows<'_>) -> Self {
-        let dim = rows.dim();
-        let mut values = vec![0.0f32; rows.len().div_ceil(SIDE) * SIDE * dim];
-        values
-            .par_chunks_exact_mut(SIDE * dim)
-            .enumerate()
-            .for_each(|(p, panel)| {
-                let first = p * SIDE;
-                for (i, row) in rows
-                    .slice(first..(first + SIDE).min(rows.len()))
-                    .iter()
-                    .enumerate()
-                {
-                    for (c, &v) in row.iter().enumerate() {
-                        panel[c * SIDE + i] = v;
-                    }
-                }
-            });
-        Self { values, dim }
-    }
-
-    /// Number of panels.
-    pub(super) fn count(&self) -> usize {
-        self.values.len() / (SIDE * self.dim)
-    }
-
-    /// Panel `p`, `[coordinate][row]`.
-    pub(super) fn panel(&self, p: usize) -> &[[f32; SIDE]] {
-        let size = SIDE * self.dim;
-        self.values[p * size..(p + 1) * size].as_chunks::<SIDE>().0
-    }
-}
-
-/// An instruction set this machine has.
+/// An instruction set that this CPU has.
+///
+/// The field is private: a kernel exists only where its instructions do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kernel {
+pub(super) struct Kernel(Set);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -94,66 +27,8 @@ pub(super) enum Kernel {
     Portable,
 }
 
-/// Calls `$function` compiled for the kernel's instruction set.
-macro_rules! dispatch {
-    ($kernel:expr, $avx512:path, $avx2:path, $portable:path, ($($argument:expr),* $(,)?)) => {
-        match $kernel {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a kernel is only constructed after its instructions were detected.
-            Kernel::Avx512 => unsafe { $avx512($($argument),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Kernel::Avx2 => unsafe { $avx2($($argument),*) },
-            Kernel::Portable => $portable($($argument),*),
-        }
-    };
-}
-
-impl Kernel {
-    /// The best kernel of this machine, or the one that `VECDRIFT_CPU_KERNEL` names.
-    pub(super) fn choose() -> Result<Self> {
-        let available = Self::available();
-        match std::env::var(FORCE) {
-            Err(_) => Ok(available[0]),
-            Ok(name) => available
-                .iter()
-                .copied()
-                .find(|k| k.name() == name)
-                .ok_or_else(|| {
-                    let names: Vec<&str> = available.iter().map(|k| k.name()).collect();
-                    Error::device(
-                        FORCE,
-                        format!(
-                            "no kernel \"{name}\" on this machine, expected one of {}",
-                            names.join(", ")
-                        ),
-                    )
-                }),
-        }
-    }
-
-    /// The kernels of this machine, best first.
-    pub(super) fn available() -> Vec<Self> {
-        let mut kernels = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-            {
-                kernels.push(Self::Avx512);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                kernels.push(Self::Avx2);
-            }
-        }
-        kernels.push(Self::Portable);
-        kernels
-    }
-
-    /// `avx512`, `avx2` or `portable`.
-    pub(super) fn name(self) -> &'static str {
+impl Set {
+    fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
@@ -162,237 +37,364 @@ impl Kernel {
             Self::Portable => "portable",
         }
     }
+}
 
-    /// The 64 × 64 products of two panels.
-    pub(super) fn product(self, x: &[[f32; SIDE]], y: &[[f32; SIDE]], tile: &mut Tile) {
-        assert_eq!(x.len(), y.len(), "both panels have the same dimension");
-        tile.0.fill(0.0);
-        for (x, y) in x.chunks(SLICE).zip(y.chunks(SLICE)) {
-            dispatch!(
-                self,
-                product_avx512,
-                product_avx2,
-                product_portable,
-                (x, y, tile)
-            );
-        }
-    }
+/// Work that gains from being compiled for an instruction set.
+pub(super) trait Job {
+    type Output;
 
-    /// Counts a tile's products; see [`epilogue::histogram`].
-    pub(super) fn histogram(
+    /// Does the work. Implementations and all they call in inner loops are `#[inline(always)]`: code
+    /// that is not inlined is not compiled for the set.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// What differs between instruction sets.
+pub(super) trait Isa: Copy {
+    /// a·b + c; rounded once where the set can.
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
+
+    /// Products of the 16 rows of panel `a` with the rows of one or two panels `b`, into `tile` from
+    /// (`row`, `column`) on. Each is one chain of `mul_add` over d, from first to last.
+    fn panel_product(
         self,
-        tile: &Tile,
-        size: (usize, usize),
-        above_diagonal: bool,
-        counts: &mut Counts,
-        into: &mut PairHistogram,
-    ) {
-        dispatch!(
-            self,
-            histogram_avx512,
-            histogram_avx2,
-            epilogue::histogram,
-            (tile, size, above_diagonal, counts, into)
-        );
+        a: &[Lane],
+        b: &[Lane],
+        dim: usize,
+        tile: &mut Tile,
+        row: usize,
+        column: usize,
+    );
+}
+
+impl Kernel {
+    /// The kernels this CPU can run, best first.
+    pub(super) fn available() -> Vec<Self> {
+        let mut kernels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            // The dispatch enables no other features, so these checks are what it needs.
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+                kernels.push(Self(Set::Avx512));
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                kernels.push(Self(Set::Avx2));
+            }
+        }
+        kernels.push(Self(Set::Portable));
+        kernels
     }
 
-    /// Sums a tile's kernels; see [`epilogue::sums`].
-    pub(super) fn sums(
+    /// The best kernel, or the one that the environment variable `VECDRIFT_CPU_KERNEL` names.
+    pub(super) fn choose() -> Result<Self> {
+        match std::env::var_os(CHOICE) {
+            None => Ok(Self::available()[0]),
+            Some(name) => Self::named(&name.to_string_lossy()),
+        }
+    }
+
+    /// The kernel `name`.
+    pub(super) fn named(name: &str) -> Result<Self> {
+        let kernels = Self::available();
+        kernels
+            .iter()
+            .copied()
+            .find(|kernel| kernel.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
+                Error::device(
+                    CHOICE,
+                    format!(
+                        "kernel \"{name}\" is unknown or not supported by this CPU, expected one of {}",
+                        names.join(", ")
+                    ),
+                )
+            })
+    }
+
+    /// `avx512`, `avx2` or `portable`.
+    pub(super) fn name(self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Runs `job` compiled for this instruction set.
+    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => {
+                #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+                fn run<J: Job>(job: J) -> J::Output {
+                    job.run(x86::Avx512(()))
+                }
+                // SAFETY: this variant is only made where the CPU has avx512f and avx512dq; no CPU
+                // has those without avx2 and fma.
+                unsafe { run(job) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => {
+                #[target_feature(enable = "avx2,fma")]
+                fn run<J: Job>(job: J) -> J::Output {
+                    job.run(x86::Avx2(()))
+                }
+                // SAFETY: this variant is only made where the CPU has avx2 and fma.
+                unsafe { run(job) }
+            }
+            Set::Portable => job.run(Portable),
+        }
+    }
+}
+
+/// What the CPU calls itself, where that is cheaply known.
+pub(super) fn cpu_name() -> String {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(name) = x86::brand() {
+        return name;
+    }
+    std::env::consts::ARCH.to_owned()
+}
+
+/// Plain Rust: what every other architecture gets.
+#[derive(Clone, Copy)]
+struct Portable;
+
+impl Isa for Portable {
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        // Without the instruction `f32::mul_add` is a slow function call.
+        if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+            a.mul_add(b, c)
+        } else {
+            a * b + c
+        }
+    }
+
+    #[inline(always)]
+    fn panel_product(
         self,
-        tile: &Tile,
-        at: (usize, usize),
-        sq_norms: (&[f32], &[f32]),
-        request: &SumsRequest<'_>,
-        into: &mut Sums,
+        a: &[Lane],
+        b: &[Lane],
+        dim: usize,
+        tile: &mut Tile,
+        row: usize,
+        column: usize,
     ) {
-        dispatch!(
-            self,
-            sums_avx512,
-            sums_avx2,
-            epilogue::sums,
-            (tile, at, sq_norms, request, into)
-        );
-    }
-
-    /// Takes a tile's bin maxima; see [`epilogue::maxima`].
-    pub(super) fn maxima(
-        self,
-        tile: &Tile,
-        size: (usize, usize),
-        width: usize,
-        into: &mut [f32],
-        bins: usize,
-        at: usize,
-    ) {
-        dispatch!(
-            self,
-            maxima_avx512,
-            maxima_avx2,
-            epilogue::maxima,
-            (tile, size, width, into, bins, at)
-        );
-    }
-}
-
-/// Declares twins of the epilogues compiled for an instruction set: the same code, wider vectors.
-#[cfg(target_arch = "x86_64")]
-macro_rules! epilogues_for {
-    ($features:literal, $histogram:ident, $sums:ident, $maxima:ident) => {
-        #[target_feature(enable = $features)]
-        fn $histogram(
-            tile: &Tile,
-            size: (usize, usize),
-            above_diagonal: bool,
-            counts: &mut Counts,
-            into: &mut PairHistogram,
-        ) {
-            epilogue::histogram(tile, size, above_diagonal, counts, into);
-        }
-
-        #[target_feature(enable = $features)]
-        fn $sums(
-            tile: &Tile,
-            at: (usize, usize),
-            sq_norms: (&[f32], &[f32]),
-            request: &SumsRequest<'_>,
-            into: &mut Sums,
-        ) {
-            epilogue::sums(tile, at, sq_norms, request, into);
-        }
-
-        #[target_feature(enable = $features)]
-        fn $maxima(
-            tile: &Tile,
-            size: (usize, usize),
-            width: usize,
-            into: &mut [f32],
-            bins: usize,
-            at: usize,
-        ) {
-            epilogue::maxima(tile, size, width, into, bins, at);
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-epilogues_for!(
-    "avx512f,avx512bw,avx512dq,avx512vl",
-    histogram_avx512,
-    sums_avx512,
-    maxima_avx512
-);
-#[cfg(target_arch = "x86_64")]
-epilogues_for!("avx2,fma", histogram_avx2, sums_avx2, maxima_avx2);
-
-/// Adds the products of one slice of coordinates: 4 × 64 at a time, 16 accumulators in registers. A
-/// whole row of `y` per step halves the loads per multiply-add of a squarer shape.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn product_avx512(x: &[[f32; SIDE]], y: &[[f32; SIDE]], tile: &mut Tile) {
-    use std::arch::x86_64::*;
-    const HEIGHT: usize = 4;
-    const VECTORS: usize = SIDE / 16;
-    for (group, c) in tile
-        .0
-        .as_chunks_mut::<{ HEIGHT * SIDE }>()
-        .0
-        .iter_mut()
-        .enumerate()
-    {
-        let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEIGHT];
-        for (r, sum) in sums.iter_mut().enumerate() {
-            for (v, sum) in sum.iter_mut().enumerate() {
-                // SAFETY: r < 4 and v < 4, so 16 values from here lie within the 4 × 64 of `c`.
-                *sum = unsafe { _mm512_loadu_ps(c.as_ptr().add(r * SIDE + v * 16)) };
-            }
-        }
-        for (a, b) in x.iter().zip(y) {
-            let a: &[f32; HEIGHT] = &a.as_chunks::<HEIGHT>().0[group];
-            // SAFETY: v < 4, so 16 values from here lie within the 64 of `b`.
-            let b: [__m512; VECTORS] =
-                std::array::from_fn(|v| unsafe { _mm512_loadu_ps(b.as_ptr().add(v * 16)) });
-            for (sum, &a) in sums.iter_mut().zip(a) {
-                let a = _mm512_set1_ps(a);
-                for (sum, &b) in sum.iter_mut().zip(&b) {
-                    *sum = _mm512_fmadd_ps(a, b, *sum);
-                }
-            }
-        }
-        for (r, sum) in sums.iter().enumerate() {
-            for (v, &sum) in sum.iter().enumerate() {
-                // SAFETY: as for the loads.
-                unsafe { _mm512_storeu_ps(c.as_mut_ptr().add(r * SIDE + v * 16), sum) };
-            }
-        }
-    }
-}
-
-/// Adds the products of one slice of coordinates: 4 × 16 at a time, 8 accumulators in registers.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn product_avx2(x: &[[f32; SIDE]], y: &[[f32; SIDE]], tile: &mut Tile) {
-    use std::arch::x86_64::*;
-    const HEIGHT: usize = 4;
-    for j in (0..SIDE).step_by(16) {
-        for i in (0..SIDE).step_by(HEIGHT) {
-            let c = &mut tile.0[i * SIDE + j..];
-            assert!(c.len() >= (HEIGHT - 1) * SIDE + 16);
-            let mut sums = [[_mm256_setzero_ps(); 2]; HEIGHT];
-            for (r, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: rows r < 4 of 16 values each lie within `c` by the assertion above.
-                unsafe {
-                    sum[0] = _mm256_loadu_ps(c.as_ptr().add(r * SIDE));
-                    sum[1] = _mm256_loadu_ps(c.as_ptr().add(r * SIDE + 8));
-                }
-            }
-            for (a, b) in x.iter().zip(y) {
-                // SAFETY: j ≤ 48, so 16 values from j on lie within the 64 of `b`.
-                let (b0, b1) = unsafe {
-                    (
-                        _mm256_loadu_ps(b.as_ptr().add(j)),
-                        _mm256_loadu_ps(b.as_ptr().add(j + 8)),
-                    )
-                };
-                let a: &[f32; HEIGHT] = a[i..].first_chunk().expect("i + 4 ≤ 64");
-                for (sum, &a) in sums.iter_mut().zip(a) {
-                    let a = _mm256_set1_ps(a);
-                    sum[0] = _mm256_fmadd_ps(a, b0, sum[0]);
-                    sum[1] = _mm256_fmadd_ps(a, b1, sum[1]);
-                }
-            }
-            for (r, sum) in sums.iter().enumerate() {
-                // SAFETY: as for the loads.
-                unsafe {
-                    _mm256_storeu_ps(c.as_mut_ptr().add(r * SIDE), sum[0]);
-                    _mm256_storeu_ps(c.as_mut_ptr().add(r * SIDE + 8), sum[1]);
-                }
-            }
-        }
-    }
-}
-
-/// Adds the products of one slice of coordinates: 4 × 16 at a time, vectorised by the compiler.
-fn product_portable(x: &[[f32; SIDE]], y: &[[f32; SIDE]], tile: &mut Tile) {
-    const HEIGHT: usize = 4;
-    const WIDTH: usize = 16;
-    for j in (0..SIDE).step_by(WIDTH) {
-        for i in (0..SIDE).step_by(HEIGHT) {
-            let mut sums = [[0.0f32; WIDTH]; HEIGHT];
-            for (r, sum) in sums.iter_mut().enumerate() {
-                sum.copy_from_slice(&tile.0[(i + r) * SIDE + j..][..WIDTH]);
-            }
-            for (a, b) in x.iter().zip(y) {
-                let a: &[f32; HEIGHT] = a[i..].first_chunk().expect("i + 4 ≤ 64");
-                let b: &[f32; WIDTH] = b[j..].first_chunk().expect("j + 16 ≤ 64");
-                for (sum, &a) in sums.iter_mut().zip(a) {
-                    for (s, &b) in sum.iter_mut().zip(b) {
-                        *s += a * b;
+        /// Rows and columns of A and B per pass: what sixteen 128-bit registers hold.
+        const ROWS: usize = 4;
+        const COLUMNS: usize = 8;
+        for (panel, b) in b.chunks_exact(dim).enumerate() {
+            for left in (0..LANES).step_by(COLUMNS) {
+                for top in (0..LANES).step_by(ROWS) {
+                    let mut sums = [[0.0f32; COLUMNS]; ROWS];
+                    for (a, b) in a.iter().zip(b) {
+                        let a: &[f32; ROWS] = a.0[top..].first_chunk().expect("16 is 4 · 4");
+                        let b: &[f32; COLUMNS] = b.0[left..].first_chunk().expect("16 is 2 · 8");
+                        for r in 0..ROWS {
+                            for c in 0..COLUMNS {
+                                sums[r][c] = self.mul_add(a[r], b[c], sums[r][c]);
+                            }
+                        }
+                    }
+                    for (r, sums) in sums.iter().enumerate() {
+                        let from = column + panel * LANES + left;
+                        tile.row_mut(row + top + r)[from..from + COLUMNS].copy_from_slice(sums);
                     }
                 }
             }
-            for (r, sum) in sums.iter().enumerate() {
-                tile.0[(i + r) * SIDE + j..][..WIDTH].copy_from_slice(sum);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Isa, LANES, Lane, SIDE, Tile};
+
+    /// Made only inside code compiled for AVX-512.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512(pub(super) ());
+
+    /// Made only inside code compiled for AVX2 and FMA.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx2(pub(super) ());
+
+    /// Where a micro-kernel reads and writes.
+    struct Operands {
+        /// First of `dim` lanes of A's panel.
+        a: *const f32,
+        /// First of `dim` lanes of each panel of B.
+        b: *const f32,
+        dim: usize,
+        /// Upper left corner of the result, rows `SIDE` apart.
+        to: *mut f32,
+    }
+
+    impl Operands {
+        /// The operands, whose lengths are what the micro-kernels rely on: they read `dim` lanes of `a`
+        /// and of each panel of `b` and write 16 rows with a column for each row of `b`.
+        #[inline(always)]
+        fn new(
+            a: &[Lane],
+            b: &[Lane],
+            dim: usize,
+            tile: &mut Tile,
+            row: usize,
+            column: usize,
+        ) -> Self {
+            assert_eq!(a.len(), dim, "one panel of A");
+            assert!(
+                b.len() == dim || b.len() == 2 * dim,
+                "one or two panels of B"
+            );
+            assert!(row + LANES <= SIDE && column + b.len() / dim * LANES <= SIDE);
+            Self {
+                a: a.as_ptr().cast(),
+                b: b.as_ptr().cast(),
+                dim,
+                to: tile.values_mut()[row * SIDE + column..].as_mut_ptr(),
             }
         }
+    }
+
+    impl Isa for Avx512 {
+        #[inline(always)]
+        fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+
+        #[inline(always)]
+        fn panel_product(
+            self,
+            a: &[Lane],
+            b: &[Lane],
+            dim: usize,
+            tile: &mut Tile,
+            row: usize,
+            column: usize,
+        ) {
+            let operands = Operands::new(a, b, dim, tile, row, column);
+            // SAFETY: `self` exists only where AVX-512 does; the operands have the lengths checked in
+            // `Operands::new`, two panels of B exactly where two are read.
+            unsafe {
+                for half in 0..2 {
+                    if b.len() == dim {
+                        avx512::<1>(&operands, half * AVX512_ROWS);
+                    } else {
+                        avx512::<2>(&operands, half * AVX512_ROWS);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows of A per pass: 8 × 2 accumulators hide the latency of two FMA units and leave registers
+    /// for B.
+    const AVX512_ROWS: usize = 8;
+
+    /// Products of rows `first` … `first` + 7 of A's panel with `PANELS` panels of B.
+    ///
+    /// # Safety
+    /// `operands` point to what [`Operands::new`] says, with `PANELS` panels of B; `first` is 0 or 8.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512<const PANELS: usize>(operands: &Operands, first: usize) {
+        let &Operands { a, b, dim, to } = operands;
+        let mut sums = [[_mm512_setzero_ps(); PANELS]; AVX512_ROWS];
+        // SAFETY: k < dim, so every lane read lies in A's panel or one of B's `PANELS`; rows below 16
+        // and columns below 16·`PANELS` of the tile are the caller's to write.
+        unsafe {
+            for k in 0..dim {
+                let mut columns = [_mm512_setzero_ps(); PANELS];
+                for (p, column) in columns.iter_mut().enumerate() {
+                    *column = _mm512_loadu_ps(b.add((p * dim + k) * LANES));
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let row = _mm512_set1_ps(*a.add(k * LANES + first + r));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = _mm512_fmadd_ps(row, column, *sum);
+                    }
+                }
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (p, sum) in sums.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add((first + r) * SIDE + p * LANES), sum);
+                }
+            }
+        }
+    }
+
+    impl Isa for Avx2 {
+        #[inline(always)]
+        fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+
+        #[inline(always)]
+        fn panel_product(
+            self,
+            a: &[Lane],
+            b: &[Lane],
+            dim: usize,
+            tile: &mut Tile,
+            row: usize,
+            column: usize,
+        ) {
+            for (panel, b) in b.chunks_exact(dim).enumerate() {
+                let operands = Operands::new(a, b, dim, tile, row, column + panel * LANES);
+                // SAFETY: `self` exists only where AVX2 and FMA do; the operands have the lengths
+                // checked in `Operands::new`, and 6 + 6 + 4 rows are one panel.
+                unsafe {
+                    avx2::<6>(&operands, 0);
+                    avx2::<6>(&operands, 6);
+                    avx2::<4>(&operands, 12);
+                }
+            }
+        }
+    }
+
+    /// Products of rows `first` … `first` + `ROWS` − 1 of A's panel with one panel of B.
+    ///
+    /// # Safety
+    /// `operands` point to what [`Operands::new`] says; `first` + `ROWS` is at most 16.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<const ROWS: usize>(operands: &Operands, first: usize) {
+        let &Operands { a, b, dim, to } = operands;
+        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        // SAFETY: k < dim and first + r < 16, so every value read lies in A's or B's panel; 16 rows and
+        // columns of the tile are the caller's to write.
+        unsafe {
+            for k in 0..dim {
+                let columns = [
+                    _mm256_loadu_ps(b.add(k * LANES)),
+                    _mm256_loadu_ps(b.add(k * LANES + 8)),
+                ];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let row = _mm256_set1_ps(*a.add(k * LANES + first + r));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = _mm256_fmadd_ps(row, column, *sum);
+                    }
+                }
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (half, sum) in sums.into_iter().enumerate() {
+                    _mm256_storeu_ps(to.add((first + r) * SIDE + half * 8), sum);
+                }
+            }
+        }
+    }
+
+    /// The processor's brand string.
+    pub(super) fn brand() -> Option<String> {
+        const FIRST_LEAF: u32 = 0x8000_0002;
+        const LAST_LEAF: u32 = 0x8000_0004;
+        if __cpuid(0x8000_0000).eax < LAST_LEAF {
+            return None;
+        }
+        let bytes: Vec<u8> = (FIRST_LEAF..=LAST_LEAF)
+            .map(__cpuid)
+            .flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx])
+            .flat_map(u32::to_le_bytes)
+            .take_while(|&byte| byte != 0)
+            .collect();
+        let name = String::from_utf8_lossy(&bytes).trim().to_owned();
+        (!name.is_empty()).then_some(name)
     }
 }

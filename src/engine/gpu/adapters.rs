@@ -43,10 +43,20 @@ pub fn adapters() -> Vec<AdapterInfo> {
 
 /// The first hardware adapter that can run the kernels, if there is one.
 pub fn hardware_adapter() -> Option<DeviceInfo> {
+    if !has_device_files() {
+        return None;
+    }
     all()
         .iter()
         .find(|adapter| !is_software(adapter) && lacking(&adapter.limits()).is_none())
         .map(device_info)
+}
+
+/// Whether a hardware GPU is possible at all. Loading drivers takes time, and some complain on stderr; on
+/// Linux, a GPU without a device file does not exist.
+fn has_device_files() -> bool {
+    const FILES: [&str; 4] = ["/dev/dri", "/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"];
+    !cfg!(target_os = "linux") || FILES.iter().any(|path| std::path::Path::new(path).exists())
 }
 
 /// The adapter that `choice` means.

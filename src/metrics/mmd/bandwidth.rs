@@ -22,7 +22,7 @@ pub(super) fn sq_distance(x: &[f32], y: &[f32]) -> f64 {
 
 /// Squared distances of all pairs of a few pooled rows.
 pub(super) struct PooledDistances {
-    /// Ascending in pairs (i, j), i < j, of the rows drawn.
+    /// Of the pairs i < j of the rows drawn.
     squares: Vec<f64>,
     /// Distances of the first row drawn to all rows, on average.
     mean_to_first: f64,
@@ -83,8 +83,7 @@ impl PooledDistances {
         if median > 0.0 {
             return Some((median, format!("median distance over {over}")));
         }
-        let mean = self.squares.iter().map(|square| square.sqrt()).sum::<f64>()
-            / self.squares.len() as f64;
+        let mean = self.mean();
         if mean > 0.0 {
             return Some((
                 mean,
@@ -97,6 +96,12 @@ impl PooledDistances {
                 format!("mean distance from one row to all, for {over} are equal"),
             )
         })
+    }
+
+    /// Mean distance of the rows drawn.
+    pub(super) fn mean(&self) -> f64 {
+        let distances = self.squares.iter().map(|square| square.sqrt());
+        distances.sum::<f64>() / self.squares.len() as f64
     }
 
     /// The five RBF kernels around `bandwidth` and the energy kernel, centred on their means here.

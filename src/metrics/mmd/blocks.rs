@@ -10,9 +10,8 @@ use super::Sample;
 use crate::error::{Error, Result};
 use crate::stats::permutation::Exchange;
 
-/// Blocks that a test wants on its smaller side: a test with 32 has nearly the power of one that
-/// permutes single rows, and a jackknife with fewer misses too often.
-const TEST_BLOCKS: usize = 32;
+/// Rows of the engine's smallest tile: smaller blocks are padded to it.
+const SMALL_TILE: usize = 16;
 
 /// A test gains next to nothing from a side this many times the other: the rest is left to the estimate.
 const LARGEST_RATIO: usize = 16;
@@ -194,13 +193,9 @@ impl Blocks {
         }
 
         let groups = only_x.len() + only_y.len() + 2 * both.len();
-        let size = block_size(groups / target.max(2), single_rows);
         let fewer = only_x.len().min(only_y.len());
-        let alone = if fewer == 0 {
-            size
-        } else {
-            size.min((fewer / TEST_BLOCKS).max(1))
-        };
+        let alone = block_size(groups, fewer, target, single_rows);
+        let paired = block_size(groups, both.len(), target, single_rows);
         let tested = |groups: usize| (groups / alone).min(LARGEST_RATIO * (fewer / alone)) * alone;
         let rest_x = only_x.split_off(tested(only_x.len()));
         let rest_y = only_y.split_off(tested(only_y.len()));
@@ -213,7 +208,7 @@ impl Blocks {
             blocks.exchange.y += 1;
             blocks.push_alone(members.iter().map(y_members), false, &mut number);
         }
-        for members in both.chunks(size.min((both.len() / TEST_BLOCKS).max(1))) {
+        for members in both.chunks(paired) {
             blocks.exchange.pairs += 1;
             let mut number_y = number;
             let in_x = members.iter().map(|(a, _)| x_members(a));
@@ -226,7 +221,7 @@ impl Blocks {
             blocks.strata[2].push(unit);
         }
         let rest_size =
-            |groups: usize| block_size(groups / ESTIMATE_BLOCKS, single_rows).max(alone);
+            |groups: usize| whole_tiles(groups / ESTIMATE_BLOCKS, single_rows).max(alone);
         for members in rest_x.chunks(rest_size(rest_x.len())) {
             blocks.push_alone(members.iter().map(x_members), true, &mut number);
         }
@@ -269,15 +264,29 @@ impl Blocks {
     }
 }
 
-/// Groups per block. The engine lays blocks out in tiles of 16 rows, or of 64 once a block has more than
+/// Groups per block, for `groups` parts in all, of which the side that has fewest of this kind has
+/// `fewer`.
+///
+/// As `target` says, but that side is to have an eighth of the target if it can: a test with 32 blocks
+/// a side has nearly the power of one that permutes rows, and a jackknife with fewer misses too often.
+/// Up to a quarter of the target a side, blocks rather grow to a tile than be padded to it.
+fn block_size(groups: usize, fewer: usize, target: usize, single_rows: bool) -> usize {
+    let tile = (fewer / (target / 4).max(1)).min(SMALL_TILE);
+    let size = whole_tiles((groups / target.max(1)).max(tile), single_rows);
+    if fewer == 0 {
+        size
+    } else {
+        size.min((fewer / (target / 8).max(1)).max(1))
+    }
+}
+
+/// At least `groups`. The engine lays blocks out in tiles of 16 rows, or of 64 once a block has more than
 /// 32: where a group is a row, whole tiles waste nothing.
-fn block_size(wanted: usize, single_rows: bool) -> usize {
-    match wanted {
-        0 => 1,
-        17.. if !single_rows => wanted,
-        0..=16 => wanted,
-        17..=32 => 32,
-        _ => wanted.next_multiple_of(64),
+fn whole_tiles(groups: usize, single_rows: bool) -> usize {
+    match groups {
+        17..=32 if single_rows => 32,
+        33.. if single_rows => groups.next_multiple_of(64),
+        _ => groups.max(1),
     }
 }
 
@@ -312,4 +321,106 @@ fn merge(x: &Grouped, y: &Grouped) -> Merged {
     merged.only_x.extend_from_slice(xs);
     merged.only_y.extend_from_slice(ys);
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::embeddings::{Ids, Rows};
+
+    /// Blocks of `only_x`, `only_y` and `both` groups of `chunks` rows each, checked for what holds of
+    /// all blocks.
+    fn assign(only_x: usize, only_y: usize, both: usize, chunks: usize) -> Blocks {
+        let groups = |prefix: &str, only: usize| -> Vec<String> {
+            let own = (0..only).map(|i| format!("{prefix}{i}"));
+            let all = own.chain((0..both).map(|i| format!("{i}")));
+            all.flat_map(|group| vec![group; chunks]).collect()
+        };
+        let texts = [groups("x", only_x), groups("y", only_y)];
+        let ids: Vec<Ids> = texts
+            .iter()
+            .map(|texts| {
+                let rows = texts.iter().enumerate();
+                rows.map(|(row, text)| match chunks {
+                    1 => text.clone(),
+                    _ => format!("{text}/{}", row % chunks),
+                })
+                .collect()
+            })
+            .collect();
+        let values = vec![1.0f32; texts[0].len().max(texts[1].len())];
+        let [x, y] = [0, 1].map(|side| {
+            let sample = Sample {
+                rows: Rows::new(&values[..ids[side].len()], 1),
+                ids: &ids[side],
+                groups: (chunks > 1).then_some(&texts[side][..]),
+            };
+            Grouped::new(sample, 3, None)
+        });
+        let blocks = Blocks::new(&x, &y, 256);
+
+        let n = texts[0].len();
+        let text_of = |row: u32| texts.concat()[row as usize].clone();
+        let mut number_of: HashMap<String, u32> = HashMap::new();
+        let mut seen = vec![false; n + texts[1].len()];
+        for (rows, &is_x) in blocks.rows.iter().zip(&blocks.is_x) {
+            for &row in rows {
+                assert!(!std::mem::replace(&mut seen[row as usize], true));
+                assert_eq!((row as usize) < n, is_x);
+            }
+        }
+        assert!(seen.iter().all(|&seen| seen), "every row lies in one block");
+        if seen.len() <= 1_000 {
+            for row in 0..seen.len() as u32 {
+                let number = blocks.group_of[row as usize];
+                assert_eq!(*number_of.entry(text_of(row)).or_insert(number), number);
+            }
+            let mut numbers: Vec<u32> = number_of.values().copied().collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), number_of.len(), "one number per group");
+        }
+        let exchange = blocks.exchange;
+        let sizes: Vec<usize> = blocks.rows.iter().map(|rows| rows.len() / chunks).collect();
+        let alone = &sizes[..exchange.x + exchange.y];
+        assert!(alone.iter().all(|&size| size == alone[0]), "exchangeable");
+        for parts in sizes[alone.len()..exchange.blocks()].chunks(2) {
+            assert_eq!(parts[0], parts[1], "swappable");
+        }
+        let units: usize = blocks.strata.iter().flatten().map(|unit| unit.groups).sum();
+        assert_eq!(units, only_x + only_y + both);
+        blocks
+    }
+
+    #[test]
+    fn blocks_fit_the_samples() {
+        let exchange = |blocks: &Blocks| {
+            let Exchange { x, y, pairs } = blocks.exchange;
+            (x, y, pairs)
+        };
+        // Whole tiles of 64 rows, the remainder to the estimate.
+        let large = assign(5_183, 5_183, 0, 1);
+        assert_eq!(exchange(&large), (80, 80, 0));
+        assert_eq!(large.rows[0].len(), 64);
+        assert_eq!(large.rows.len(), 162);
+        // Pairs may be of any size: none is left out.
+        let paired = assign(0, 0, 5_183, 1);
+        assert_eq!(exchange(&paired), (0, 0, 81));
+        assert_eq!(paired.matches.len(), 5_183);
+        // The smaller side gets its blocks, the larger 16 times as many, the rest is not tested.
+        let uneven = assign(100, 50_000, 0, 1);
+        assert_eq!(exchange(&uneven), (33, 528, 0));
+        assert!(uneven.rows.len() <= 33 + 1 + 528 + 130);
+        // Shared and own rows each get blocks of their size.
+        let overlap = assign(200, 210, 9_000, 1);
+        assert_eq!(exchange(&overlap), (33, 35, 71));
+        // Nothing to exchange with: only the pairs are tested.
+        assert_eq!(exchange(&assign(300, 0, 300, 1)), (0, 0, 75));
+        // Few rows: one per block.
+        assert_eq!(exchange(&assign(2, 3, 1, 1)), (2, 3, 1));
+        // Documents stay whole.
+        assert_eq!(exchange(&assign(300, 280, 50, 5)), (75, 70, 50));
+    }
 }

@@ -55,6 +55,36 @@ fn side_sums(matrix: &[f64], is_x: &[bool]) -> Vec<[f64; 2]> {
         .collect()
 }
 
+/// What chance leaves of an s × s matrix of kernel sums: each quadrant centred by rows and by columns.
+///
+/// A difference between the samples, and how each block shares in it, would make relabelled sums vary
+/// far more than chance does where there is none; both are row and column effects within a quadrant.
+pub(super) fn residuals(sums: &[f64], counts: &[f64], is_x: &[bool]) -> Vec<f64> {
+    let ratio = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
+    let s = is_x.len();
+    let (row_sums, row_counts) = (side_sums(sums, is_x), side_sums(counts, is_x));
+    let mut grand = [[0.0; 2]; 2];
+    for (a, means) in grand.iter_mut().enumerate() {
+        for (b, mean) in means.iter_mut().enumerate() {
+            let rows = || (0..s).filter(|&i| usize::from(!is_x[i]) == a);
+            *mean = ratio(
+                rows().map(|i| row_sums[i][b]).sum(),
+                rows().map(|i| row_counts[i][b]).sum(),
+            );
+        }
+    }
+    let mut left = sums.to_vec();
+    for i in 0..s {
+        for j in 0..s {
+            let (a, b) = (usize::from(!is_x[i]), usize::from(!is_x[j]));
+            let row = ratio(row_sums[i][b], row_counts[i][b]);
+            let column = ratio(row_sums[j][a], row_counts[j][a]);
+            left[i * s + j] -= counts[i * s + j] * (row + column - grand[a][b]);
+        }
+    }
+    left
+}
+
 /// The s × s matrix of pairs behind each block sum.
 pub(super) fn counts(sums: &PairSums) -> Vec<f64> {
     sums.counts.iter().map(|&count| count as f64).collect()
@@ -156,7 +186,9 @@ mod tests {
         p.iter().zip(q).map(|(a, b)| (a - b).powi(2)).sum()
     }
 
-    fn kernel(name: &str, g: f64) -> Box<dyn Fn(&[f64], &[f64]) -> f64> {
+    type Kernel = Box<dyn Fn(&[f64], &[f64]) -> f64>;
+
+    fn kernel(name: &str, g: f64) -> Kernel {
         match name {
             "rbf" => Box::new(move |p, q| (-g * sq(p, q)).exp()),
             "laplace_l2" => Box::new(move |p, q| (-g * sq(p, q).sqrt()).exp()),

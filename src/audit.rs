@@ -1,0 +1,439 @@
+//! `audit`: reads two corpora, checks them, measures their drift and judges it. Start here.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::embeddings::{Embeddings, IdSource, Ids, Join, Rows};
+use crate::engine::{Engine, Progress};
+use crate::error::Result;
+use crate::metrics::comparability::Comparability;
+use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
+use crate::metrics::retrieval::Retrieval;
+use crate::output::{InputSummary, Stopwatch, Timing};
+use crate::source::{self, ReadOptions};
+
+mod measure;
+mod verdict;
+
+pub use measure::{Coordinates, DataFaults, Distribution, SideFaults};
+pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
+
+/// What to audit, and how.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct AuditConfig {
+    /// The reference set: path, folder or glob, optionally `#column`.
+    pub reference: String,
+    /// The current set.
+    pub current: String,
+    /// Id column; `None`: found by name.
+    pub id: Option<String>,
+    /// Column whose equal values mark rows that belong together (chunks of one document).
+    pub group: Option<String>,
+    /// Golden queries, where there are any.
+    pub golden: Option<GoldenConfig>,
+    /// k of the neighbourhood overlap; the verdict reads the one nearest to 10.
+    pub ks: Vec<usize>,
+    /// Queries sampled for the overlap; `None`: every shared row. The base is never sampled.
+    pub overlap_queries: Option<usize>,
+    /// Rows sampled per side for the distribution measures; `None`: every row.
+    pub sample: Option<usize>,
+    /// Permutations of the MMD test.
+    pub permutations: u32,
+    /// σ of the RBF kernel; `None`: median distance over pooled pairs.
+    pub bandwidth: Option<f64>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Where states change.
+    pub policy: Policy,
+}
+
+/// Golden queries: the same queries embedded on both sides, and what is relevant to them.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct GoldenConfig {
+    /// Queries embedded as the reference set was.
+    pub queries_reference: String,
+    /// The same queries embedded as the current set was.
+    pub queries_current: String,
+    /// Relevance judgements: BEIR TSV, TREC qrels or Parquet.
+    pub qrels: String,
+}
+
+impl AuditConfig {
+    /// The defaults for two inputs.
+    pub fn new(reference: impl Into<String>, current: impl Into<String>) -> Self {
+        Self {
+            reference: reference.into(),
+            current: current.into(),
+            id: None,
+            group: None,
+            golden: None,
+            ks: vec![1, 5, 10, 50, 100],
+            overlap_queries: None,
+            sample: None,
+            permutations: 9_999,
+            bandwidth: None,
+            seed: 0,
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Audit {
+    /// What to do, and why.
+    pub verdict: Verdict,
+    /// Which rows the two sets share.
+    pub pairing: Pairing,
+    /// What may be compared with what.
+    pub comparability: Comparability,
+    /// Faults of the data itself.
+    pub data: DataFaults,
+    /// Shared items, position by position.
+    pub coordinates: Option<Coordinates>,
+    /// Whose neighbours stayed.
+    pub neighbourhoods: Option<Overlap>,
+    /// The sets as samples of a distribution.
+    pub distribution: Option<Distribution>,
+    /// Golden queries.
+    pub retrieval: Option<Retrieval>,
+    /// Measures that were not taken, each with its reason.
+    pub not_measured: Vec<NotMeasured>,
+}
+
+/// Shared and unshared rows.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Pairing {
+    /// `paired`: most ids are shared; `overlapping`: some are; `unpaired`: none is, or rows carry no ids.
+    pub kind: PairingKind,
+    /// Ids on both sides.
+    pub shared: u64,
+    /// Ids of the reference set only.
+    pub only_reference: u64,
+    /// Ids of the current set only.
+    pub only_current: u64,
+    /// The first few ids of the reference set only.
+    pub first_only_reference: Vec<String>,
+    /// The first few ids of the current set only.
+    pub first_only_current: Vec<String>,
+}
+
+/// How far two sets hold the same items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PairingKind {
+    /// At least half the ids of the smaller set are shared.
+    Paired,
+    /// Fewer are.
+    Overlapping,
+    /// None is.
+    Unpaired,
+}
+
+/// A measure that was not taken.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct NotMeasured {
+    /// The measure.
+    pub measure: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// An audit with what surrounds it: what was read, warnings, timings, and the rows of `items.parquet`.
+#[derive(Debug)]
+pub struct Audited {
+    /// The findings.
+    pub audit: Audit,
+    /// What was read.
+    pub inputs: Vec<InputSummary>,
+    /// What a reader should know first.
+    pub warnings: Vec<String>,
+    /// Seconds per step.
+    pub timings: Vec<Timing>,
+    /// Per shared item.
+    pub items: Option<Items>,
+}
+
+/// Per-item results, for `items.parquet`.
+#[derive(Debug)]
+pub struct Items {
+    /// Ids of the shared items.
+    pub ids: Ids,
+    /// Cosine between an item's two vectors, where the dimensions agree.
+    pub paired_cosine: Option<Vec<f64>>,
+    /// Neighbourhood results.
+    pub neighbourhoods: OverlapItems,
+}
+
+/// Reads, checks, measures, judges.
+///
+/// # Errors
+/// An input cannot be read or is unfit, or the device fails.
+pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> Result<Audited> {
+    let mut clock = Stopwatch::start();
+
+    // Read.
+    let mut inputs = Vec::new();
+    let columns: Vec<String> = config.group.iter().cloned().collect();
+    let mut read = |role: &str, input: &str, columns: &[String]| {
+        read_set(
+            role,
+            input,
+            config.id.as_ref(),
+            columns,
+            progress,
+            &mut inputs,
+        )
+    };
+    let reference = read("reference", &config.reference, &columns)?;
+    let current = read("current", &config.current, &columns)?;
+    let golden = match &config.golden {
+        None => None,
+        Some(golden) => Some(measure::Golden {
+            queries_reference: read("queries_reference", &golden.queries_reference, &[])?,
+            queries_current: read("queries_current", &golden.queries_current, &[])?,
+            qrels: measure::read_qrels(&golden.qrels)?,
+        }),
+    };
+    clock.lap("read");
+
+    // Check.
+    let mut warnings: Vec<String> = inputs.iter().filter_map(InputSummary::warning).collect();
+    let join = pair(engine, &reference, &current, &inputs, config, &mut warnings)?;
+    let pairing = Pairing::new(&reference, &current, &join, &mut warnings);
+    let paired = pairing.kind == PairingKind::Paired && join.shared.len() >= 3;
+    let shared = paired.then(|| Shared::new(&reference, &current, &join));
+    let mut not_measured = Vec::new();
+    let comparability =
+        measure::comparability(engine, &reference, &current, shared.as_ref(), config)?;
+    let data = measure::data_faults(&reference, &current, &inputs);
+    clock.lap("check");
+
+    // Measure.
+    let mut coordinates = measure::coordinates(engine, shared.as_ref(), config, &mut not_measured)?;
+    let paired_cosine = coordinates
+        .as_mut()
+        .and_then(|found| found.paired_cosine.as_mut())
+        .map(|paired| std::mem::take(&mut paired.cosines));
+    clock.lap("coordinates");
+    let mut neighbourhoods =
+        measure::neighbourhoods(engine, shared.as_ref(), config, &mut not_measured)?;
+    let items = shared
+        .map(|shared| shared.ids)
+        .zip(neighbourhoods.as_mut())
+        .map(|(ids, found)| Items {
+            ids,
+            paired_cosine,
+            neighbourhoods: std::mem::take(&mut found.per_item),
+        });
+    clock.lap("neighbourhoods");
+    let retrieval = measure::retrieval(
+        engine,
+        &reference,
+        &current,
+        golden.as_ref(),
+        config,
+        &mut not_measured,
+    )?;
+    clock.lap("retrieval");
+    let distribution = measure::distribution(
+        engine,
+        reference,
+        current,
+        &comparability,
+        config,
+        &mut not_measured,
+    )?;
+    clock.lap("distribution");
+    if let Some(mmd) = distribution.as_ref().and_then(|d| d.mmd.as_ref()) {
+        warnings.extend(mmd.notes.iter().map(|note| format!("MMD: {note}")));
+    }
+
+    // Judge.
+    let findings = verdict::Findings {
+        pairing: &pairing,
+        comparability: &comparability,
+        data: &data,
+        coordinates: coordinates.as_ref(),
+        neighbourhoods: neighbourhoods.as_ref(),
+        distribution: distribution.as_ref(),
+        retrieval: retrieval.as_ref(),
+    };
+    let verdict = verdict::judge(&findings, &config.policy);
+    Ok(Audited {
+        audit: Audit {
+            verdict,
+            pairing,
+            comparability,
+            data,
+            coordinates,
+            neighbourhoods,
+            distribution,
+            retrieval,
+            not_measured,
+        },
+        inputs,
+        warnings,
+        timings: clock.timings(),
+        items,
+    })
+}
+
+/// Rows without ids are taken for the same items where their neighbourhoods agree by more than this
+/// (κ, 0 at chance).
+const MIN_POSITIONAL_KAPPA: f64 = 0.05;
+/// Items that this is looked at with.
+const POSITIONAL_ITEMS: usize = 300;
+
+/// Joins the sets: by id, or, where neither has ids and the numbers of rows agree, by position, if the
+/// neighbourhoods say that the rows are the same items.
+fn pair(
+    engine: &Engine,
+    reference: &Embeddings,
+    current: &Embeddings,
+    inputs: &[InputSummary],
+    config: &AuditConfig,
+    warnings: &mut Vec<String>,
+) -> Result<Join> {
+    let unnamed = [reference, current].map(|set| set.id_source == IdSource::RowNumber);
+    let unpaired = || Join {
+        shared: Vec::new(),
+        only_reference: (0..reference.len() as u32).collect(),
+        only_current: (0..current.len() as u32).collect(),
+    };
+    match unnamed {
+        [false, false] => return Ok(Join::new(&reference.ids, &current.ids)),
+        [true, true] if inputs[0].rows == inputs[1].rows => {}
+        _ => {
+            warnings.push(
+                "the sets have no ids in common to pair rows by: they are compared as samples"
+                    .to_owned(),
+            );
+            return Ok(unpaired());
+        }
+    }
+    let join = Join::new(&reference.ids, &current.ids);
+    if join.shared.len() < 50 {
+        warnings.push("rows are paired by position, since neither set has ids".to_owned());
+        return Ok(join);
+    }
+    let shared = Shared::new(reference, current, &join);
+    let probe = OverlapConfig {
+        ks: vec![10],
+        headline_k: 10,
+        queries: Some(POSITIONAL_ITEMS),
+        seed: config.seed,
+        ..OverlapConfig::default()
+    };
+    let found = overlap::overlap(
+        engine,
+        shared.reference(),
+        shared.current(),
+        &shared.ids,
+        &probe,
+    )?;
+    if found
+        .kappa
+        .is_some_and(|kappa| kappa >= MIN_POSITIONAL_KAPPA)
+    {
+        warnings.push(format!(
+            "rows are paired by position, since neither set has ids; their neighbourhoods agree (overlap@10 {:.2}), so they are the same items",
+            found.overlap.mean
+        ));
+        Ok(join)
+    } else {
+        warnings.push(format!(
+            "neither set has ids, and row by row the neighbourhoods do not agree (overlap@10 {:.3}): the sets are compared as samples of different items",
+            found.overlap.mean
+        ));
+        Ok(unpaired())
+    }
+}
+
+/// The shared rows of both sets, in one order.
+struct Shared<'a> {
+    ids: Ids,
+    reference: std::borrow::Cow<'a, [f32]>,
+    current: std::borrow::Cow<'a, [f32]>,
+    dims: (usize, usize),
+}
+
+impl<'a> Shared<'a> {
+    fn new(reference: &'a Embeddings, current: &'a Embeddings, join: &Join) -> Self {
+        let rows = join.reference_rows();
+        Self {
+            ids: reference.ids.select(&rows),
+            reference: reference.gather(&rows),
+            current: current.gather(&join.current_rows()),
+            dims: (reference.dim(), current.dim()),
+        }
+    }
+
+    fn reference(&self) -> Rows<'_> {
+        Rows::new(&self.reference, self.dims.0)
+    }
+
+    fn current(&self) -> Rows<'_> {
+        Rows::new(&self.current, self.dims.1)
+    }
+}
+
+fn read_set(
+    role: &str,
+    input: &str,
+    id: Option<&String>,
+    columns: &[String],
+    progress: &dyn Progress,
+    inputs: &mut Vec<InputSummary>,
+) -> Result<Embeddings> {
+    let options = ReadOptions {
+        id: id.cloned(),
+        columns: columns.to_vec(),
+    };
+    let source = source::open(input, &options)?;
+    let info = source.info().clone();
+    progress.begin(&format!("read {role}"), info.rows.unwrap_or(0));
+    let set = source.read(&mut |rows| progress.advance(rows));
+    progress.end();
+    let set = set?;
+    inputs.push(InputSummary::new(role, &info, &set));
+    Ok(set)
+}
+
+impl Pairing {
+    fn new(
+        reference: &Embeddings,
+        current: &Embeddings,
+        join: &Join,
+        warnings: &mut Vec<String>,
+    ) -> Self {
+        let smaller = reference.len().min(current.len());
+        let kind = match join.shared.len() {
+            0 => PairingKind::Unpaired,
+            shared if 2 * shared >= smaller => PairingKind::Paired,
+            _ => PairingKind::Overlapping,
+        };
+        if kind == PairingKind::Overlapping {
+            warnings.push(format!(
+                "only {} ids are shared by {} and {} rows: the sets are compared as samples, not item by item",
+                join.shared.len(),
+                reference.len(),
+                current.len()
+            ));
+        }
+        let first = |ids: &Ids, rows: &[u32]| {
+            rows.iter()
+                .take(10)
+                .map(|&row| ids.get(row as usize).to_owned())
+                .collect()
+        };
+        Self {
+            kind,
+            shared: join.shared.len() as u64,
+            only_reference: join.only_reference.len() as u64,
+            only_current: join.only_current.len() as u64,
+            first_only_reference: first(&reference.ids, &join.only_reference),
+            first_only_current: first(&current.ids, &join.only_current),
+        }
+    }
+}

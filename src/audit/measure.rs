@@ -1,0 +1,370 @@
+//! The audit's measures: which apply to what was read, and with which rows.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{AuditConfig, NotMeasured, Shared};
+use crate::embeddings::{Embeddings, Ids};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::metrics::alignment::{self, LinearCka, Procrustes};
+use crate::metrics::comparability::{self, Comparability, SharedRows};
+use crate::metrics::cosine::{self, CosineDistribution, CosineShift, PairedCosine};
+use crate::metrics::duplicates;
+use crate::metrics::frechet::{self, Frechet};
+use crate::metrics::mmd::{self, Mmd, MmdConfig, Sample};
+use crate::metrics::moments::{
+    self, CentroidShift, Moments, NormDistribution, NormShift, UnitMoments,
+};
+use crate::metrics::overlap::{self, Overlap, OverlapConfig};
+use crate::metrics::retrieval::{self, Qrel, Retrieval, RetrievalSide};
+use crate::metrics::spectrum::{self, Spectrum, SubspaceSimilarity};
+use crate::output::InputSummary;
+use crate::source;
+use crate::stats::paired::Resampling;
+
+/// Faults of both sets.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct DataFaults {
+    /// Of the reference set.
+    pub reference: SideFaults,
+    /// Of the current set.
+    pub current: SideFaults,
+    /// How far the vector lengths moved.
+    pub norm_shift: NormShift,
+}
+
+/// Faults of one set.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SideFaults {
+    /// Rows read.
+    pub rows: u64,
+    /// Null, non-finite and zero rows, left out of everything else.
+    pub faulty_rows: u64,
+    /// Values per row.
+    pub dim: usize,
+    /// Rows equal to an earlier one, value by value.
+    pub duplicate_rows: u64,
+    /// Coordinates that never vary.
+    pub constant_dimensions: Vec<usize>,
+    /// Vector lengths.
+    pub norms: NormDistribution,
+}
+
+/// Looks for faults that no drift explains.
+pub(super) fn data_faults(
+    reference: &Embeddings,
+    current: &Embeddings,
+    inputs: &[InputSummary],
+) -> DataFaults {
+    let side = |set: &Embeddings, input: &InputSummary| SideFaults {
+        rows: input.rows,
+        faulty_rows: input.faults.rows(),
+        dim: set.dim(),
+        duplicate_rows: duplicates::duplicate_rows(set.rows()),
+        constant_dimensions: moments::constant_dimensions(set.rows()),
+        norms: moments::norm_distribution(set.rows(), &set.ids),
+    };
+    let (reference, current) = (side(reference, &inputs[0]), side(current, &inputs[1]));
+    DataFaults {
+        norm_shift: moments::norm_shift(&reference.norms, &current.norms),
+        reference,
+        current,
+    }
+}
+
+/// Whether both sets live in one space, as far as shared items tell.
+pub(super) fn comparability(
+    engine: &Engine,
+    reference: &Embeddings,
+    current: &Embeddings,
+    shared: Option<&Shared<'_>>,
+    config: &AuditConfig,
+) -> Result<Comparability> {
+    let no_ids = Ids::new();
+    let rows = shared.map_or(
+        SharedRows {
+            reference: reference.rows().slice(0..0),
+            current: current.rows().slice(0..0),
+            ids: &no_ids,
+        },
+        |s| SharedRows {
+            reference: s.reference(),
+            current: s.current(),
+            ids: &s.ids,
+        },
+    );
+    comparability::comparability(engine, rows, config.seed)
+}
+
+/// Shared items, position by position.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Coordinates {
+    /// Cosine between an item's two vectors; absent where the dimensions differ.
+    pub paired_cosine: Option<PairedCosine>,
+    /// How well one rotation brings the spaces together.
+    pub procrustes: Option<Procrustes>,
+    /// How alike the spaces are up to rotation and scale.
+    pub linear_cka: LinearCka,
+}
+
+/// Compares shared items' vectors.
+pub(super) fn coordinates(
+    engine: &Engine,
+    shared: Option<&Shared<'_>>,
+    config: &AuditConfig,
+    not_measured: &mut Vec<NotMeasured>,
+) -> Result<Option<Coordinates>> {
+    let Some(shared) = shared else {
+        skip(
+            not_measured,
+            "paired cosine, Procrustes, CKA",
+            "needs items with the same id on both sides",
+        );
+        return Ok(None);
+    };
+    let (x, y) = (shared.reference(), shared.current());
+    let paired_cosine = if x.dim() == y.dim() {
+        Some(cosine::paired(x, y))
+    } else {
+        let reason = format!("the dimensions differ ({} and {})", x.dim(), y.dim());
+        skip(not_measured, "paired cosine", &reason);
+        None
+    };
+    let (mx, my) = (Moments::of(engine, x)?, Moments::of(engine, y)?);
+    Ok(Some(Coordinates {
+        paired_cosine,
+        procrustes: alignment::procrustes(engine, x, y, &shared.ids, config.seed)?,
+        linear_cka: alignment::linear_cka(engine, x, y, &mx, &my)?,
+    }))
+}
+
+/// Compares shared items' neighbourhoods.
+pub(super) fn neighbourhoods(
+    engine: &Engine,
+    shared: Option<&Shared<'_>>,
+    config: &AuditConfig,
+    not_measured: &mut Vec<NotMeasured>,
+) -> Result<Option<Overlap>> {
+    let Some(shared) = shared else {
+        skip(
+            not_measured,
+            "neighbourhood overlap",
+            "needs items with the same id on both sides",
+        );
+        return Ok(None);
+    };
+    let headline_k = config
+        .ks
+        .iter()
+        .copied()
+        .min_by_key(|k| k.abs_diff(10))
+        .unwrap_or(10);
+    let overlap_config = OverlapConfig {
+        ks: config.ks.clone(),
+        headline_k,
+        queries: config.overlap_queries,
+        seed: config.seed,
+        ..OverlapConfig::default()
+    };
+    overlap::overlap(
+        engine,
+        shared.reference(),
+        shared.current(),
+        &shared.ids,
+        &overlap_config,
+    )
+    .map(Some)
+}
+
+/// Both sets as samples.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Distribution {
+    /// Rows used per side, reference and current.
+    pub rows: [u64; 2],
+    /// Whether every row was used.
+    pub exact: bool,
+    /// Two-sample test and effect size; absent where the sets do not share a space.
+    pub mmd: Option<Mmd>,
+    /// All pairs within the reference set.
+    pub cosine_reference: CosineDistribution,
+    /// All pairs within the current set.
+    pub cosine_current: CosineDistribution,
+    /// The two against each other.
+    pub cosine_shift: Option<CosineShift>,
+    /// Distance of the means; absent where the sets do not share a space.
+    pub centroid: Option<CentroidShift>,
+    /// Fréchet distance; absent where the sets do not share a space.
+    pub frechet: Option<Frechet>,
+    /// Spectrum of the reference set.
+    pub spectrum_reference: Spectrum,
+    /// Spectrum of the current set.
+    pub spectrum_current: Spectrum,
+    /// How far the principal subspaces coincide; absent where the sets do not share a space.
+    pub subspaces: Option<SubspaceSimilarity>,
+    /// Vendi score of the current set over that of the reference set.
+    pub vendi_ratio: Option<f64>,
+}
+
+/// Compares the sets as distributions: what a rotation would not change always, the rest only where both
+/// live in one space.
+pub(super) fn distribution(
+    engine: &Engine,
+    reference: Embeddings,
+    current: Embeddings,
+    comparability: &Comparability,
+    config: &AuditConfig,
+    not_measured: &mut Vec<NotMeasured>,
+) -> Result<Option<Distribution>> {
+    if reference.len().min(current.len()) < 2 {
+        skip(
+            not_measured,
+            "distribution",
+            "needs at least 2 usable rows on both sides",
+        );
+        return Ok(None);
+    }
+    let all = reference.len() + current.len();
+    let rows = config.sample.unwrap_or(usize::MAX);
+    let (reference, current) = (
+        reference.sample(rows, config.seed),
+        current.sample(rows, config.seed),
+    );
+    let (x, y) = (reference.rows(), current.rows());
+    let (mx, my) = (Moments::of(engine, x)?, Moments::of(engine, y)?);
+    let (ux, uy) = (UnitMoments::of(engine, x)?, UnitMoments::of(engine, y)?);
+    let (mut mmd, mut centroid, mut frechet) = (None, None, None);
+    if comparability.relation.shares_coordinates() {
+        let mmd_config = MmdConfig {
+            bandwidth: config.bandwidth,
+            permutations: config.permutations,
+            seed: config.seed,
+            margin: config.policy.max_eps_eq,
+            ..MmdConfig::default()
+        };
+        mmd = Some(mmd::mmd(
+            engine,
+            Sample {
+                rows: x,
+                ids: &reference.ids,
+                groups: reference.first_column(),
+            },
+            Sample {
+                rows: y,
+                ids: &current.ids,
+                groups: current.first_column(),
+            },
+            &mmd_config,
+        )?);
+        centroid = Some(moments::centroid_shift(&mx, &my));
+        frechet = frechet::frechet(&mx, &my)?;
+    } else {
+        let reason = &comparability.reason;
+        skip(
+            not_measured,
+            "MMD, centroid shift, Fréchet distance",
+            &format!("not in one space: {reason}"),
+        );
+    }
+    let cosine_reference = cosine::within(engine, x, &ux)?;
+    let cosine_current = cosine::within(engine, y, &uy)?;
+    let spectrum_reference = spectrum::spectrum(&mx, &ux)?;
+    let spectrum_current = spectrum::spectrum(&my, &uy)?;
+    let one_space = comparability.relation.shares_coordinates();
+    Ok(Some(Distribution {
+        rows: [x.len() as u64, y.len() as u64],
+        exact: x.len() + y.len() == all,
+        mmd,
+        cosine_shift: cosine::shift(&cosine_reference, &cosine_current),
+        cosine_reference,
+        cosine_current,
+        centroid,
+        frechet,
+        subspaces: one_space
+            .then(|| spectrum::subspace_similarity(&spectrum_reference, &spectrum_current))
+            .flatten(),
+        vendi_ratio: spectrum_reference
+            .vendi_cosine
+            .zip(spectrum_current.vendi_cosine)
+            .map(|(x, y)| y / x),
+        spectrum_reference,
+        spectrum_current,
+    }))
+}
+
+/// Golden queries as read.
+pub(super) struct Golden {
+    pub(super) queries_reference: Embeddings,
+    pub(super) queries_current: Embeddings,
+    pub(super) qrels: Vec<Qrel>,
+}
+
+/// Runs the golden queries on both sides.
+pub(super) fn retrieval(
+    engine: &Engine,
+    reference: &Embeddings,
+    current: &Embeddings,
+    golden: Option<&Golden>,
+    config: &AuditConfig,
+    not_measured: &mut Vec<NotMeasured>,
+) -> Result<Option<Retrieval>> {
+    let Some(golden) = golden else {
+        skip(
+            not_measured,
+            "retrieval",
+            "needs golden queries: --queries-reference, --queries-current and --qrels",
+        );
+        return Ok(None);
+    };
+    fn side<'a>(queries: &'a Embeddings, corpus: &'a Embeddings) -> RetrievalSide<'a> {
+        RetrievalSide {
+            queries: queries.rows(),
+            query_ids: &queries.ids,
+            corpus: corpus.rows(),
+            corpus_ids: &corpus.ids,
+        }
+    }
+    retrieval::retrieval(
+        engine,
+        &side(&golden.queries_reference, reference),
+        &side(&golden.queries_current, current),
+        &golden.qrels,
+        &Resampling {
+            seed: config.seed,
+            ..Resampling::default()
+        },
+    )
+    .map(Some)
+}
+
+/// Reads relevance judgements: text (BEIR TSV or TREC), or a Parquet table with BEIR's column names.
+pub(super) fn read_qrels(path: &str) -> Result<Vec<Qrel>> {
+    if source::is_parquet(path)? {
+        let columns = source::read_text_columns(
+            path,
+            &[
+                &["query-id", "query_id", "qid"],
+                &["corpus-id", "corpus_id", "doc_id", "docid"],
+                &["score", "relevance", "rel"],
+            ],
+        )?;
+        let lines = (0..columns[0].len())
+            .map(|i| format!("{}\t{}\t{}\n", columns[0][i], columns[1][i], columns[2][i]));
+        let text: String = std::iter::once("query-id\tcorpus-id\tscore\n".to_owned())
+            .chain(lines)
+            .collect();
+        return retrieval::parse_qrels(&text, path);
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Error::input(path, format!("cannot be read: {e}"))
+            .hint("relevance judgements are BEIR TSV, TREC qrels or Parquet")
+    })?;
+    retrieval::parse_qrels(&text, path)
+}
+
+fn skip(list: &mut Vec<NotMeasured>, measure: &str, reason: &str) {
+    list.push(NotMeasured {
+        measure: measure.to_owned(),
+        reason: reason.to_owned(),
+    });
+}

@@ -1,0 +1,281 @@
+//! `vecdrift audit`
+
+use clap::Args;
+
+use super::plan::{self, Pass};
+use super::session::{self, Session, to_json};
+use super::{Error, InputArgs, Path, Result};
+use crate::audit::{self, AuditConfig, Audited, GoldenConfig, Items};
+use crate::output::Output;
+use crate::report;
+use crate::source::write::{self, Column};
+
+/// Audits the drift between two sets: checks, measures, judges
+///
+/// Pairs the sets by id (rows may be in any order, dimensions may differ), states what may be compared,
+/// measures, and says what to do: nothing, fix the data, recalibrate thresholds, fit an adapter,
+/// re-index, review coverage, stay, or collect more.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vecdrift audit old.parquet new.parquet --out drift/
+  vecdrift audit old.parquet new.parquet --qrels qrels.tsv \\
+      --queries-reference q_old.parquet --queries-current q_new.parquet
+
+With --out the folder gets report.html, result.json and, for sets that share
+ids, items.parquet with one row per item.")]
+pub(super) struct AuditArgs {
+    /// The embeddings as they were
+    reference: String,
+    /// The embeddings as they are now
+    current: String,
+    #[command(flatten)]
+    input: InputArgs,
+    /// Column whose equal values mark rows that belong together, e.g. the chunks
+    /// of one document
+    #[arg(long, value_name = "COLUMN")]
+    group: Option<String>,
+    /// Golden queries, embedded as REFERENCE was
+    #[arg(long, value_name = "INPUT")]
+    queries_reference: Option<String>,
+    /// The same queries, embedded as CURRENT was
+    #[arg(long, value_name = "INPUT")]
+    queries_current: Option<String>,
+    /// Relevance judgements: BEIR TSV, TREC qrels or Parquet
+    #[arg(long, value_name = "FILE")]
+    qrels: Option<String>,
+    /// k of the neighbourhood overlap
+    #[arg(
+        long,
+        value_name = "K,K,…",
+        value_delimiter = ',',
+        default_value = "1,5,10,50,100"
+    )]
+    ks: Vec<usize>,
+    /// Query only this many items for the overlap (the base is never sampled)
+    #[arg(long, value_name = "N")]
+    overlap_queries: Option<usize>,
+    /// Use only this many rows per side for the distribution measures
+    #[arg(long, value_name = "N")]
+    sample: Option<usize>,
+    /// Permutations of the MMD test
+    #[arg(long, value_name = "N", default_value_t = 9_999)]
+    permutations: u32,
+    /// σ of the RBF kernel [default: median distance over pooled pairs]
+    #[arg(long, value_name = "S")]
+    bandwidth: Option<f64>,
+}
+
+impl AuditArgs {
+    fn config(self, session: &Session) -> Result<AuditConfig> {
+        let Self {
+            reference,
+            current,
+            input: InputArgs { id },
+            group,
+            queries_reference,
+            queries_current,
+            qrels,
+            mut ks,
+            overlap_queries,
+            sample,
+            permutations,
+            bandwidth,
+        } = self;
+        let golden = match (queries_reference, queries_current, qrels) {
+            (None, None, None) => None,
+            (Some(queries_reference), Some(queries_current), Some(qrels)) => Some(GoldenConfig {
+                queries_reference,
+                queries_current,
+                qrels,
+            }),
+            _ => {
+                return Err(Error::input(
+                    "golden queries",
+                    "--queries-reference, --queries-current and --qrels go together, expected all three",
+                ));
+            }
+        };
+        ks.sort_unstable();
+        ks.dedup();
+        if ks.first() == Some(&0) {
+            return Err(Error::input("--ks", "k = 0, expected at least 1"));
+        }
+        super::positive("--sample", sample)?;
+        super::positive("--overlap-queries", overlap_queries)?;
+        super::check_test(permutations, bandwidth)?;
+        Ok(AuditConfig {
+            id,
+            group,
+            golden,
+            ks,
+            overlap_queries,
+            sample,
+            permutations,
+            bandwidth,
+            seed: session.seed,
+            ..AuditConfig::new(reference, current)
+        })
+    }
+
+    pub(super) fn run(self, session: &Session) -> Result<()> {
+        let config = self.config(session)?;
+        if !announce(session, &config)? {
+            return Ok(());
+        }
+        if let Some(folder) = session.out() {
+            check_folder(folder)?;
+        }
+        let engine = session.engine()?;
+        let audited = audit::audit(&config, &engine, session.progress())?;
+        let Audited {
+            audit,
+            inputs,
+            warnings,
+            timings,
+            items,
+        } = audited;
+        let mut output = Output {
+            warnings,
+            ..session.output("audit", config, inputs, engine.device(), audit, timings)
+        };
+        output.warnings.dedup();
+        let mut page = report::audit_page(&output);
+        if let Some(folder) = session.out() {
+            create_folder(folder)?;
+            write_files(folder, &output, &page, items.as_ref())?;
+            let mut files = vec![
+                ("report.html", "the whole report"),
+                ("result.json", "every number"),
+            ];
+            if items.is_some() {
+                files.push(("items.parquet", "one row per shared item"));
+            }
+            page.outputs = files
+                .into_iter()
+                .map(|(name, content)| report::Output {
+                    path: folder.join(name).display().to_string(),
+                    content: content.to_owned(),
+                })
+                .collect();
+        }
+        session.print(&output, &page)
+    }
+}
+
+/// Opens the inputs for their sizes, and tells what is about to happen.
+fn announce(session: &Session, config: &AuditConfig) -> Result<bool> {
+    let options = crate::source::ReadOptions {
+        id: config.id.clone(),
+        ..Default::default()
+    };
+    let reference = session::open(&config.reference, &options)?.info().clone();
+    let current = session::open(&config.current, &options)?.info().clone();
+    let rows = |info: &crate::source::SourceInfo| info.rows.unwrap_or(0) as usize;
+    let (n, m) = (rows(&reference), rows(&current));
+    let queries = config.overlap_queries.unwrap_or(n).min(n);
+    let (sn, sm) = (
+        config.sample.unwrap_or(n).min(n),
+        config.sample.unwrap_or(m).min(m),
+    );
+    let mut passes = vec![
+        Pass::between("neighbours in reference", queries, n, reference.dim),
+        Pass::between("neighbours in current", queries, m, current.dim),
+        Pass::within("cosines in reference", sn, reference.dim),
+        Pass::within("cosines in current", sm, current.dim),
+    ];
+    if reference.dim == current.dim {
+        passes.push(Pass::within("MMD", sn + sm, reference.dim));
+    }
+    plan::announce(session, &[&reference, &current], &passes)
+}
+
+/// Whether a folder can be made here: found out before an hour's work, not after.
+pub(super) fn check_folder(folder: &Path) -> Result<()> {
+    let existing = folder
+        .ancestors()
+        .find(|p| p.exists() || p.as_os_str().is_empty());
+    match existing {
+        Some(path) if !path.as_os_str().is_empty() && !path.is_dir() => Err(Error::output(
+            path.display(),
+            "is a file, expected a folder for the results",
+        )
+        .hint("--out names a folder that exists or can be made")),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn create_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| {
+        Error::output(folder.display(), format!("cannot create the folder: {e}"))
+            .hint("--out names a folder that exists or can be made")
+    })
+}
+
+fn write_files<C: serde::Serialize, R: serde::Serialize>(
+    folder: &Path,
+    output: &Output<C, R>,
+    page: &report::Page,
+    items: Option<&Items>,
+) -> Result<()> {
+    let text = |name: &str, content: String| {
+        let path = folder.join(name);
+        report::write_atomic(&path, |file| {
+            file.write_all(content.as_bytes())
+                .map_err(|e| Error::output(path.display(), e))
+        })
+    };
+    text("result.json", to_json(output)?)?;
+    text("report.html", report::html(page)?)?;
+    if let Some(items) = items {
+        write_items(&folder.join("items.parquet"), items)?;
+    }
+    Ok(())
+}
+
+/// One row per shared item.
+pub(super) fn write_items(path: &Path, items: &Items) -> Result<()> {
+    let o = &items.neighbourhoods;
+    let ids = &items.ids;
+    let mut columns = vec![("id", Column::Id(ids, Box::new(|i| o.rows[i])))];
+    if let Some(cosine) = &items.paired_cosine {
+        columns.push((
+            "paired_cosine",
+            Column::Number(Box::new(|i| Some(cosine[o.rows[i] as usize]))),
+        ));
+    }
+    columns.extend([
+        ("overlap", Column::Number(Box::new(|i| Some(o.overlap[i])))),
+        ("jaccard", Column::Number(Box::new(|i| Some(o.jaccard[i])))),
+        ("rbo", Column::Number(Box::new(|i| Some(o.rbo[i])))),
+        (
+            "displacement",
+            Column::Number(Box::new(|i| o.displacement[i])),
+        ),
+        (
+            "k_occurrence_reference",
+            Column::Count(Box::new(|i| o.k_occurrence_reference[i])),
+        ),
+        (
+            "k_occurrence_current",
+            Column::Count(Box::new(|i| o.k_occurrence_current[i])),
+        ),
+        (
+            "lost_ids",
+            Column::IdList(
+                ids,
+                Box::new(|i| o.lost.of(i).iter().map(|c| c.row).collect()),
+            ),
+        ),
+        (
+            "gained_ids",
+            Column::IdList(
+                ids,
+                Box::new(|i| o.gained.of(i).iter().map(|c| c.row).collect()),
+            ),
+        ),
+    ]);
+    report::write_atomic(path, |file| {
+        write::parquet(file, path, o.rows.len(), &columns)
+    })
+}

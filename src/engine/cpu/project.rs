@@ -1,0 +1,100 @@
+//! `project` on the CPU: the product tiles themselves.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::kernel::{Isa, Kernel};
+use super::panels::Panels;
+use super::product::{Band, Epilogue, Tile, UNWRITTEN, Walk, band_rows};
+
+/// X·Wᵀ, n × p row-major.
+pub(super) fn project(kernel: Kernel, x: &Panels, w: &Panels) -> Vec<f32> {
+    let columns = w.rows();
+    let mut projected = vec![UNWRITTEN; x.rows() * columns];
+    if projected.is_empty() {
+        return projected;
+    }
+    let rows = band_rows(x.dim());
+    projected
+        .par_chunks_mut(rows * columns)
+        .enumerate()
+        .for_each(|(task, to)| {
+            let first = task * rows;
+            let band = Band {
+                x: first..first + to.len() / columns,
+                y: 0..columns,
+            };
+            let epilogue = Dense { first, columns, to };
+            kernel.run(Walk {
+                x,
+                y: w,
+                band: &band,
+                diagonal: false,
+                epilogue,
+            });
+        });
+    projected
+}
+
+struct Dense<'a> {
+    /// First row of x.
+    first: usize,
+    columns: usize,
+    to: &'a mut [f32],
+}
+
+impl Epilogue for Dense<'_> {
+    #[inline(always)]
+    fn tile<I: Isa>(&mut self, _: I, tile: &Tile, x: Range<usize>, y: Range<usize>) {
+        for (r, row) in x.enumerate() {
+            let at = (row - self.first) * self.columns;
+            self.to[at + y.start..at + y.end].copy_from_slice(&tile.row(r)[..y.len()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embeddings::Rows;
+    use crate::stats::rng::Philox;
+
+    /// One chain of multiply-adds per element, wherever in a tile it lies. The output starts as NaN, so
+    /// this also shows that every element is written.
+    #[test]
+    fn elements_are_sequential_chains() {
+        for (n, p, dim) in [
+            (1, 1, 1),
+            (17, 2, 3),
+            (64, 65, 17),
+            (130, 33, 100),
+            (300, 1, 383),
+        ] {
+            let mut rng = Philox::new(3, (n + p + dim) as u64);
+            let mut draw =
+                |rows| -> Vec<f32> { (0..rows * dim).map(|_| rng.normal() as f32).collect() };
+            let (x, w) = (draw(n), draw(p));
+            let (x, w) = (Rows::new(&x, dim), Rows::new(&w, dim));
+            for kernel in Kernel::available() {
+                let fused = kernel.name() != "portable" || cfg!(target_arch = "aarch64");
+                let expected: Vec<f32> = x
+                    .iter()
+                    .flat_map(|a| w.iter().map(move |b| chain(a, b, fused)))
+                    .collect();
+                let got = project(kernel, &Panels::pack(x), &Panels::pack(w));
+                assert_eq!(got, expected, "{} {n}×{p}×{dim}", kernel.name());
+            }
+        }
+    }
+
+    fn chain(a: &[f32], b: &[f32], fused: bool) -> f32 {
+        a.iter().zip(b).fold(0.0, |sum, (&a, &b)| {
+            if fused {
+                a.mul_add(b, sum)
+            } else {
+                a * b + sum
+            }
+        })
+    }
+}
