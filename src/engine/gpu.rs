@@ -71,7 +71,7 @@ pub struct GpuBackend {
 
 /// Rows on the device.
 pub struct GpuBlock {
-    /// [panel][coordinate][64 rows], padded with 0.
+    /// `[panel][coordinate][64 rows]`, padded with 0.
     panels: wgpu::Buffer,
     /// ‖x‖² per row, f64 rounded to f32, padded with 0.
     sq_norms: wgpu::Buffer,
