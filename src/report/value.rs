@@ -270,7 +270,7 @@ fn interval(estimate: f64, low: f64, high: f64) -> String {
         return number(estimate);
     }
     let largest = all.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
-    if largest != 0.0 && !(SMALL..LARGE).contains(&largest) {
+    if needs_exponent(largest) {
         let [estimate, low, high] = all.map(|x| scientific(x, 3));
         return format!("{estimate} [{low}, {high}]");
     }
@@ -292,7 +292,7 @@ fn percent_interval(estimate: f64, low: f64, high: f64) -> String {
 
 fn width_decimals(width: f64) -> usize {
     let half = width / 2.0;
-    if half.is_nan() || half <= 0.0 {
+    if half <= 0.0 {
         return 0;
     }
     let leading = half / 10f64.powi(exponent(half));

@@ -192,7 +192,7 @@ impl Frame {
         let y_label_row = if spec.y_label.is_empty() {
             0.0
         } else {
-            LINE + 2.0
+            LINE + 4.0
         };
         frame.top = spec.top + y_label_row + lanes as f64 * LINE + 6.0;
         frame.bottom = frame.top + spec.height;
@@ -253,10 +253,13 @@ impl Frame {
                 continue;
             }
             canvas.line(at, self.bottom, at, self.bottom + 4.0, "axis");
+            // A label at the end of the axis moves in rather than out of the drawing.
             let half = text_width(&label) / 2.0;
-            if at - half >= free_from {
-                canvas.text((at, self.bottom + LINE), Anchor::Middle, "tick", &label);
-                free_from = at + half + GAP;
+            let middle = at.min(canvas.width - half).max(half);
+            if middle - half >= free_from {
+                let at = (middle, self.bottom + LINE);
+                canvas.text(at, Anchor::Middle, "tick", &label);
+                free_from = middle + half + GAP;
             }
         }
     }
@@ -286,16 +289,15 @@ impl Frame {
     }
 
     pub(super) fn draw_marks(&self, canvas: &mut Canvas, marks: &[Mark]) {
-        for (mark, (lane, middle)) in marks.iter().zip(&self.mark_lanes) {
+        let base = |lane: usize| self.top - 8.0 - lane as f64 * LINE;
+        for (mark, (lane, _)) in marks.iter().zip(&self.mark_lanes) {
             let x = self.x(mark.at);
-            let label_base = self.top - 8.0 - *lane as f64 * LINE;
-            canvas.line(x, self.bottom, x, label_base + 4.0, "mark");
-            canvas.text(
-                (*middle, label_base),
-                Anchor::Middle,
-                "label halo",
-                &mark.label,
-            );
+            canvas.line(x, self.bottom, x, base(*lane) + 4.0, "mark");
+        }
+        // Words last: their halo interrupts the lines that they cross.
+        for (mark, (lane, middle)) in marks.iter().zip(&self.mark_lanes) {
+            let at = (*middle, base(*lane));
+            canvas.text(at, Anchor::Middle, "label halo", &mark.label);
         }
     }
 
@@ -466,7 +468,7 @@ impl Canvas {
                         self.needs_hatch = true;
                         let _ = write!(
                             self.body,
-                            r#"<path d="{swatch}" fill="url(#{}-hatch)"/>"#,
+                            r#"<path d="{swatch}" style="fill:url(#{}-hatch)"/>"#,
                             self.id
                         );
                     }
