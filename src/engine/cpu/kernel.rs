@@ -398,3 +398,31 @@ mod x86 {
         (!name.is_empty()).then_some(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_found_by_name() {
+        for kernel in Kernel::available() {
+            assert_eq!(Kernel::named(kernel.name()).expect("available"), kernel);
+        }
+        assert!(
+            Kernel::available()
+                .iter()
+                .any(|kernel| kernel.name() == "portable")
+        );
+    }
+
+    #[test]
+    fn an_unknown_kernel_is_an_error_that_names_the_choices() {
+        let error = Kernel::named("sse9").expect_err("no such kernel");
+        assert!(error.is_device());
+        let message = error.to_string();
+        assert!(
+            message.contains("\"sse9\"") && message.contains("portable"),
+            "{message}"
+        );
+    }
+}
