@@ -154,7 +154,7 @@ mod tests {
             for dim in [1, 17, 384, 4096, 1 << 20] {
                 for memory in [0, 1 << 20, 512 << 20, u64::MAX] {
                     let rows = backend.block_rows(operation, dim, memory);
-                    assert!(rows >= 64 && rows <= 16384 && rows.is_multiple_of(64));
+                    assert!((64..=16384).contains(&rows) && rows.is_multiple_of(64));
                     let needed = rows as u64 * 12 * dim as u64;
                     assert!(
                         rows == 64 || needed <= memory,

@@ -6,7 +6,7 @@
 //! both fuse where the code says `mul_add` give the same bits.
 
 use super::panels::{LANES, Lane};
-use super::product::{SIDE, Tile};
+use super::product::Tile;
 use crate::error::{Error, Result};
 
 /// Names the kernel to use, for tests of those that this CPU would not choose.
@@ -207,7 +207,8 @@ impl Isa for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Isa, LANES, Lane, SIDE, Tile};
+    use super::super::product::SIDE;
+    use super::{Isa, LANES, Lane, Tile};
 
     /// Made only inside code compiled for AVX-512.
     #[derive(Clone, Copy)]
