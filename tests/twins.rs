@@ -71,6 +71,8 @@ enum Data {
     FarNearDuplicates,
     /// One row again and again.
     AllEqual,
+    /// Few normal rows, each many times: ties, and distances of 0 that round below it.
+    Repeated,
     /// Normal × 10³⁰.
     Huge,
     /// Normal × 10⁻³⁰.
@@ -83,10 +85,11 @@ enum Data {
     Sorted,
 }
 
-const ALL_DATA: [Data; 8] = [
+const ALL_DATA: [Data; 9] = [
     Data::Normal,
     Data::FarNearDuplicates,
     Data::AllEqual,
+    Data::Repeated,
     Data::Huge,
     Data::Tiny,
     Data::SignedZeros,
@@ -104,6 +107,12 @@ impl Data {
         };
         let mut values = match self {
             Self::Normal | Self::Sorted => normal(1.0),
+            // From a stream of its own, so that both sets repeat the same rows.
+            Self::Repeated => {
+                let mut few = Philox::new(5, dim as u64);
+                let values: Vec<f32> = (0..5 * dim).map(|_| few.normal() as f32).collect();
+                values.into_iter().cycle().take(rows * dim).collect()
+            }
             Self::Huge => normal(1e30),
             Self::Tiny => normal(1e-30),
             Self::Subnormal => normal(1e-40),

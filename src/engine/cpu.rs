@@ -149,3 +149,27 @@ impl Backend for CpuBackend {
         Ok(self.pool.install(|| project::project(self.kernel, x, w)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_fit_the_memory() {
+        let backend = CpuBackend::new(Some(1)).expect("one thread");
+        use Operation::{Gram, Nearest, PairHistogram, PairSums, Project};
+        for operation in [PairHistogram, PairSums, Nearest, Gram, Project] {
+            for dim in [1, 17, 384, 4096, 1 << 20] {
+                for memory in [0, 1 << 20, 512 << 20, u64::MAX] {
+                    let rows = backend.block_rows(operation, dim, memory);
+                    assert!((64..=16384).contains(&rows) && rows.is_multiple_of(64));
+                    let needed = rows as u64 * 12 * dim as u64;
+                    assert!(
+                        rows == 64 || needed <= memory,
+                        "{operation:?} {dim} {memory}: {rows}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@
 //! both fuse where the code says `mul_add` give the same bits.
 
 use super::panels::{LANES, Lane};
-use super::product::{SIDE, Tile};
+use super::product::Tile;
 use crate::error::{Error, Result};
 
 /// Names the kernel to use, for tests of those that this CPU would not choose.
@@ -207,7 +207,8 @@ impl Isa for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Isa, LANES, Lane, SIDE, Tile};
+    use super::super::product::SIDE;
+    use super::{Isa, LANES, Lane, Tile};
 
     /// Made only inside code compiled for AVX-512.
     #[derive(Clone, Copy)]
@@ -396,5 +397,33 @@ mod x86 {
             .collect();
         let name = String::from_utf8_lossy(&bytes).trim().to_owned();
         (!name.is_empty()).then_some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_found_by_name() {
+        for kernel in Kernel::available() {
+            assert_eq!(Kernel::named(kernel.name()).expect("available"), kernel);
+        }
+        assert!(
+            Kernel::available()
+                .iter()
+                .any(|kernel| kernel.name() == "portable")
+        );
+    }
+
+    #[test]
+    fn an_unknown_kernel_is_an_error_that_names_the_choices() {
+        let error = Kernel::named("sse9").expect_err("no such kernel");
+        assert!(error.is_device());
+        let message = error.to_string();
+        assert!(
+            message.contains("\"sse9\"") && message.contains("portable"),
+            "{message}"
+        );
     }
 }

@@ -266,3 +266,76 @@ impl Epilogue for BandSums<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embeddings::Rows;
+    use crate::engine::KernelFamily;
+    use crate::stats::rng::Philox;
+
+    /// Outputs start as NaN in debug builds, so a sum that is not written shows; blocks of several
+    /// bands, partial product tiles, padding rows.
+    #[test]
+    fn every_sum_is_written() {
+        let dim = 3;
+        let kernels = KernelFamily {
+            gamma: 0.5,
+            rbf: 5,
+            energy: true,
+            offsets: vec![0.1; 6],
+        };
+        for (side, n, m) in [(16, 16, 1104), (16, 80, 48), (64, 320, 1088), (64, 64, 64)] {
+            let mut rng = Philox::new(1, (n + m) as u64);
+            let mut draw = |rows: usize| -> Vec<f32> {
+                (0..rows * dim).map(|_| rng.normal() as f32).collect()
+            };
+            let (x, y) = (draw(n), draw(m));
+            let (x, y) = (
+                Panels::pack(Rows::new(&x, dim)),
+                Panels::pack(Rows::new(&y, dim)),
+            );
+            let groups = |rows: usize, first: usize| -> Vec<u32> {
+                let padding = |row: usize| row % side == side - 1;
+                (first..first + rows)
+                    .map(|row| if padding(row) { PADDING } else { row as u32 })
+                    .collect()
+            };
+            let (x_groups, y_groups) = (groups(n, 0), groups(m, n.next_multiple_of(side)));
+            for diagonal in [false, true] {
+                let (y, y_groups) = if diagonal {
+                    (&x, &x_groups)
+                } else {
+                    (&y, &y_groups)
+                };
+                let request = SumsRequest {
+                    kernels: &kernels,
+                    side,
+                    x_groups: &x_groups,
+                    y_groups,
+                    diagonal,
+                    row_sums_of: Some(2),
+                };
+                for kernel in Kernel::available() {
+                    let sums = pair_sums(kernel, &x, y, request);
+                    let (x_tiles, y_tiles) = (request.x_tiles(), request.y_tiles());
+                    assert_eq!(sums.sums.len(), x_tiles * y_tiles * kernels.len());
+                    assert_eq!(sums.x_rows.len(), x.rows() * y_tiles);
+                    assert_eq!(sums.y_rows.len(), y.rows() * x_tiles);
+                    let all = [&sums.sums, &sums.x_rows, &sums.y_rows];
+                    assert!(all.iter().all(|part| part.iter().all(|v| v.is_finite())));
+                    let padding_row = side - 1;
+                    let of_padding = &sums.x_rows[padding_row * y_tiles..][..y_tiles];
+                    assert!(of_padding.iter().all(|&v| v == 0.0));
+                    for tx in 0..x_tiles {
+                        for ty in 0..y_tiles {
+                            let tile = &sums.sums[(tx * y_tiles + ty) * kernels.len()..][..6];
+                            let below = diagonal && ty < tx;
+                            assert!(tile.iter().all(|&v| (v == 0.0) == below), "{tile:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
