@@ -11,4 +11,5 @@ mod oracle;
 mod report;
 mod schema;
 mod shaders;
+mod source;
 mod twins;

@@ -4,7 +4,7 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use npyz::{DType, NpyHeader, Order};
-use safetensors::tensor::{Dtype as TensorDtype, SafeTensors};
+use safetensors::tensor::{Dtype as TensorDtype, Metadata};
 
 use super::{
     BLOCK_BYTES, ColumnInfo, Request, Source, SourceInfo, damaged, guarded, length, open_file,
@@ -340,11 +340,11 @@ pub(super) fn open_safetensors(request: &Request<'_>) -> Result<Source> {
             "a header of {text} bytes in a file of {size}"
         )));
     }
-    let mut header = vec![0u8; 8 + text as usize];
-    header[..8].copy_from_slice(&prefix);
-    file.read_exact(&mut header[8..]).map_err(|e| broken(&e))?;
-    let (_, metadata) = guarded(path, "safetensors", || {
-        SafeTensors::read_metadata(&header).map_err(|e| broken(&e))
+    let mut header = vec![0u8; text as usize];
+    file.read_exact(&mut header).map_err(|e| broken(&e))?;
+    // The library reads whole files only; its header type knows and checks the format.
+    let metadata: Metadata = guarded(path, "safetensors", || {
+        serde_json::from_slice(&header).map_err(|e| broken(&e))
     })?;
     let tensors = metadata.tensors();
     let mut names: Vec<String> = tensors.keys().cloned().collect();
@@ -383,7 +383,7 @@ pub(super) fn open_safetensors(request: &Request<'_>) -> Result<Source> {
             ),
         ));
     };
-    let start = 8 + text + tensor.data_offsets.0 as u64;
+    let start = (8 + text).saturating_add(tensor.data_offsets.0 as u64);
     let needed = rows as u128 * dim as u128 * dtype.bytes() as u128;
     if u128::from(size.saturating_sub(start)) < needed {
         return Err(broken(&format!(
