@@ -311,6 +311,11 @@ fn wrong_inputs_are_refused_in_one_line() {
 fn wrong_usage_is_refused() {
     let good = fixture("reference.parquet");
     assert_refused(&["knn", &good, "-k", "0"], "-k");
+    assert_refused(&["knn", &good, "--out", "."], "is a folder");
+    assert_refused(
+        &["knn", &good, "--out", "nowhere/knn.parquet"],
+        "no such folder",
+    );
     assert_refused(&["mmd", &good, &good, "--bandwidth", "-1"], "bandwidth");
     assert_refused(
         &["audit", &good, &good, "--device", "no-such-gpu"],
