@@ -177,6 +177,69 @@ fn a_rotated_space_breaks_coordinates_and_keeps_neighbourhoods() {
 }
 
 #[test]
+fn each_scenario_gets_its_verdict() {
+    let action = |reference: &str, current: &str| {
+        let value = json(&["audit", &fixture(reference), &fixture(current)]);
+        value["results"]["verdict"]["action"]
+            .as_str()
+            .expect("an action")
+            .to_owned()
+    };
+    // One NaN and one zero row come before everything else.
+    assert_eq!(action("reference.parquet", "current.parquet"), "fix_data");
+    assert_eq!(
+        action("reference.parquet", "reference.parquet"),
+        "no_action"
+    );
+    // Half precision moves no vector by more than its rounding.
+    assert_eq!(
+        action("reference.parquet", "reference_f16.parquet"),
+        "no_action"
+    );
+    assert_eq!(action("reference.parquet", "rotated.parquet"), "adapter");
+    // Another model, and nobody knows what it does to retrieval.
+    assert_eq!(
+        action("reference.parquet", "narrow.parquet"),
+        "inconclusive"
+    );
+    // 400 rows a side cannot exclude a shift of 5 %, but do show one of 12 %.
+    assert_eq!(action("half_a.parquet", "half_b.parquet"), "inconclusive");
+    assert_eq!(
+        action("half_a.parquet", "shifted.parquet"),
+        "review_coverage"
+    );
+}
+
+#[test]
+fn golden_queries_are_compared_query_by_query() {
+    let golden = [
+        "--queries-reference",
+        &fixture("queries_reference.parquet"),
+        "--queries-current",
+        &fixture("queries_current.parquet"),
+        "--qrels",
+        &fixture("qrels.tsv"),
+    ]
+    .map(str::to_owned);
+    let (reference, current) = (fixture("reference.parquet"), fixture("current.parquet"));
+    let mut args = vec!["audit", &reference, &current];
+    args.extend(golden.iter().map(String::as_str));
+    let value = json(&args);
+    let metrics = value["results"]["retrieval"]["metrics"]
+        .as_array()
+        .expect("metrics");
+    let ndcg = metrics
+        .iter()
+        .find(|m| m["metric"] == "ndcg_at_10")
+        .expect("nDCG@10");
+    let [before, after] = ["reference", "current"].map(|side| ndcg[side].as_f64().expect("a mean"));
+    let difference = ndcg["difference"]["mean"].as_f64().expect("a mean");
+    assert!((after - before - difference).abs() < 1e-12);
+    assert!(difference < 0.0);
+    assert_eq!(value["results"]["verdict"]["axes"][3]["state"], "broken");
+}
+
+#[test]
 fn another_dimension_is_compared_by_neighbours_and_refuses_mmd() {
     let value = json(&[
         "audit",

@@ -135,11 +135,10 @@ impl AuditArgs {
             timings,
             items,
         } = audited;
-        let mut output = Output {
+        let output = Output {
             warnings,
             ..session.output("audit", config, inputs, engine.device(), audit, timings)
         };
-        output.warnings.dedup();
         let mut page = report::audit_page(&output);
         if let Some(folder) = session.out() {
             create_folder(folder)?;

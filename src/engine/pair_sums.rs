@@ -181,7 +181,8 @@ impl Engine {
     /// The device fails.
     ///
     /// # Panics
-    /// If the dimensions differ or the layout is for other sets.
+    /// If the dimensions differ, the layout is for other sets, or row sums of the energy kernel are asked
+    /// for.
     pub fn pair_sums(
         &self,
         x: Rows<'_>,
@@ -193,6 +194,10 @@ impl Engine {
         assert_eq!(x.dim(), y.dim());
         assert_eq!(layout.x_rows, x.len());
         assert_eq!(kernels.offsets.len(), kernels.len());
+        assert!(
+            row_sums_of.is_none_or(|j| j < kernels.rbf),
+            "row sums are of RBF kernels"
+        );
         let dim = x.dim();
         let row_at = |row: u32| match (row as usize).checked_sub(x.len()) {
             None => x.row(row as usize),

@@ -80,11 +80,15 @@ fn role<'a, C, R>(output: &'a Output<C, R>, role: &str) -> Option<&'a InputSumma
     output.inputs.iter().find(|input| input.role == role)
 }
 
+/// A sentence's first letter raised, unless it begins a name like nDCG.
 fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if !second.is_uppercase() => {
+            first.to_uppercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn state(state: AxisState) -> State {
