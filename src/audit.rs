@@ -240,6 +240,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         engine,
         reference,
         current,
+        pairing.kind,
         &comparability,
         config,
         &mut not_measured,

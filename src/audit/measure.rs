@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{AuditConfig, NotMeasured, Shared};
+use super::{AuditConfig, NotMeasured, PairingKind, Shared};
 use crate::embeddings::{Embeddings, Ids};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -212,6 +212,7 @@ pub(super) fn distribution(
     engine: &Engine,
     reference: Embeddings,
     current: Embeddings,
+    pairing: PairingKind,
     comparability: &Comparability,
     config: &AuditConfig,
     not_measured: &mut Vec<NotMeasured>,
@@ -235,6 +236,14 @@ pub(super) fn distribution(
     let (ux, uy) = (UnitMoments::of(engine, x)?, UnitMoments::of(engine, y)?);
     let (mut mmd, mut centroid, mut frechet) = (None, None, None);
     if comparability.relation.shares_coordinates() {
+        // Row numbers that pair nothing are no identities: equal ones are different documents.
+        let foreign: Option<Ids> = (pairing == PairingKind::Unpaired).then(|| {
+            current
+                .ids
+                .iter()
+                .map(|id| format!("current:{id}"))
+                .collect()
+        });
         let mmd_config = MmdConfig {
             bandwidth: config.bandwidth,
             permutations: config.permutations,
@@ -251,7 +260,7 @@ pub(super) fn distribution(
             },
             Sample {
                 rows: y,
-                ids: &current.ids,
+                ids: foreign.as_ref().unwrap_or(&current.ids),
                 groups: current.first_column(),
             },
             &mmd_config,
