@@ -9,13 +9,12 @@
 //! (`boundary_ties`), as are duplicated rows. The means depend on the order of rows only through them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::duplicates::duplicate_rows;
 use crate::embeddings::{Ids, Rows};
 use crate::engine::fixed::FixedSum;
 use crate::engine::{Engine, Metric, SelfExclusion, score};
@@ -367,21 +366,6 @@ fn choose_queries(ids: &Ids, config: &OverlapConfig) -> Vec<u32> {
         rows.sort_unstable();
     }
     rows
-}
-
-/// How many rows repeat an earlier row, value for value.
-fn duplicate_rows(rows: Rows<'_>) -> u64 {
-    let mut seen: HashMap<u64, Vec<usize>> = HashMap::with_capacity(rows.len());
-    let mut repeated = 0;
-    for (i, row) in rows.iter().enumerate() {
-        let alike = seen.entry(xxh3_64(bytemuck::cast_slice(row))).or_default();
-        if alike.iter().any(|&earlier| rows.row(earlier) == row) {
-            repeated += 1;
-        } else {
-            alike.push(i);
-        }
-    }
-    repeated
 }
 
 /// One space.

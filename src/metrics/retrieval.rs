@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::embeddings::{Ids, Rows};
 use crate::engine::{Engine, Metric};
 use crate::error::{Error, Result};
+use crate::stats::correction::holm;
 use crate::stats::paired::{PairedDifference, Resampling, mean};
 
 mod qrels;
@@ -311,20 +312,6 @@ fn compare_metrics(per_query: &[QueryScores], resampling: &Resampling) -> Vec<Me
         metric.p_value_holm = corrected;
     }
     metrics
-}
-
-/// Holm's step-down correction: p₍ᵢ₎ becomes max over j ≤ i of (m − j + 1)·p₍ⱼ₎, at most 1.
-fn holm(p_values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..p_values.len()).collect();
-    order.sort_by(|&a, &b| p_values[a].total_cmp(&p_values[b]));
-    let (mut corrected, mut largest) = (vec![0.0; p_values.len()], 0.0f64);
-    for (smaller, &i) in order.iter().enumerate() {
-        largest = largest
-            .max((p_values.len() - smaller) as f64 * p_values[i])
-            .min(1.0);
-        corrected[i] = largest;
-    }
-    corrected
 }
 
 fn worst_queries(per_query: &[QueryScores]) -> Vec<QueryChange> {
