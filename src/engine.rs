@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::embeddings::Rows;
 use crate::error::Result;
 
+mod any;
 pub mod check;
 pub mod cpu;
 pub mod fixed;
@@ -31,6 +32,7 @@ mod project;
 pub mod score;
 pub mod tiles;
 
+use any::AnyBackend;
 pub use gram::GramProducts;
 pub use nearest::{NearestRequest, Neighbors, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};
@@ -62,7 +64,8 @@ pub enum Metric {
 /// A device: maps tiles to partial results.
 ///
 /// No method has a default: an operation that a backend lacks does not compile. Rows come prepared
-/// (scaled so that no product overflows f32); a backend adds only what its kernels need.
+/// (scaled so that no product overflows f32); a backend adds only what its kernels need. A call that
+/// fails leaves nothing behind, so that its tile can be computed again, there or elsewhere.
 pub trait Backend: Send + Sync {
     /// A row block on the device.
     type Block: Send + Sync;
@@ -74,18 +77,17 @@ pub trait Backend: Send + Sync {
     /// multiple of 64.
     fn block_rows(&self, operation: tiles::Operation, dim: usize, memory: u64) -> usize;
 
-    /// Brings rows to the device.
-    fn load(&self, rows: Rows<'_>) -> Result<Self::Block>;
+    /// Brings prepared rows to the device, in the form that `operation` takes there.
+    fn load(&self, operation: tiles::Operation, rows: Rows<'_>) -> Result<Self::Block>;
 
-    /// Adds to `into` the products of x's rows with y's rows, all pairs or, with `diagonal` (x and y are
-    /// the same rows), those with i < j.
+    /// The distribution of the products of x's rows with y's rows, all pairs or, with `diagonal` (x and y
+    /// are the same rows), those with i < j.
     fn pair_histogram(
         &self,
         x: &Self::Block,
         y: &Self::Block,
         diagonal: bool,
-        into: &mut PairHistogram,
-    ) -> Result<()>;
+    ) -> Result<PairHistogram>;
 
     /// Kernel sums of the pairs of x's rows with y's rows, by sum tile.
     fn pair_sums(
@@ -95,15 +97,14 @@ pub trait Backend: Send + Sync {
         request: SumsRequest<'_>,
     ) -> Result<TileSums>;
 
-    /// Merges into `into` (one list per query) the base rows that belong there: screened by bin maxima,
-    /// scored exactly.
+    /// Per query, those of the tile's base rows that belong to its k nearest: screened by bin maxima,
+    /// scored exactly. Rows below the query's floor may be missing.
     fn nearest(
         &self,
         queries: &Self::Block,
         base: &Self::Block,
         request: NearestRequest<'_>,
-        into: &mut [score::TopK],
-    ) -> Result<()>;
+    ) -> Result<Vec<score::TopK>>;
 
     /// XᵀY of rows that belong together, d × d′ row-major, in f64.
     fn gram(&self, x: &Self::Block, y: &Self::Block) -> Result<Vec<f64>>;
@@ -179,25 +180,6 @@ pub struct Engine {
     progress: Arc<dyn Progress>,
 }
 
-enum AnyBackend {
-    Cpu(cpu::CpuBackend),
-    Gpu(Box<gpu::GpuBackend>),
-}
-
-/// Runs `$body` with `$backend` bound to the engine's backend, whichever it is.
-macro_rules! with_backend {
-    ($engine:expr, $backend:ident => $body:expr) => {
-        match &$engine.backend {
-            $crate::engine::AnyBackend::Cpu($backend) => $body,
-            $crate::engine::AnyBackend::Gpu(boxed) => {
-                let $backend = &**boxed;
-                $body
-            }
-        }
-    };
-}
-use with_backend;
-
 impl Engine {
     /// Opens the chosen device.
     ///
@@ -223,6 +205,6 @@ impl Engine {
 
     /// The device that runs everything.
     pub fn device(&self) -> &DeviceInfo {
-        with_backend!(self, backend => backend.device())
+        self.backend.device()
     }
 }

@@ -106,22 +106,14 @@ impl Backend for CpuBackend {
         rows as usize
     }
 
-    fn load(&self, rows: Rows<'_>) -> Result<Panels> {
+    fn load(&self, _: Operation, rows: Rows<'_>) -> Result<Panels> {
         Ok(self.pool.install(|| Panels::pack(rows)))
     }
 
-    fn pair_histogram(
-        &self,
-        x: &Panels,
-        y: &Panels,
-        diagonal: bool,
-        into: &mut PairHistogram,
-    ) -> Result<()> {
-        let part = self
+    fn pair_histogram(&self, x: &Panels, y: &Panels, diagonal: bool) -> Result<PairHistogram> {
+        Ok(self
             .pool
-            .install(|| pair_histogram::pair_histogram(self.kernel, x, y, diagonal));
-        into.merge(&part);
-        Ok(())
+            .install(|| pair_histogram::pair_histogram(self.kernel, x, y, diagonal)))
     }
 
     fn pair_sums(&self, x: &Panels, y: &Panels, request: SumsRequest<'_>) -> Result<TileSums> {
@@ -135,10 +127,9 @@ impl Backend for CpuBackend {
         queries: &Panels,
         base: &Panels,
         request: NearestRequest<'_>,
-        into: &mut [TopK],
-    ) -> Result<()> {
+    ) -> Result<Vec<TopK>> {
         self.pool
-            .install(|| nearest::nearest(self.kernel, queries, base, request, into))
+            .install(|| nearest::nearest(self.kernel, queries, base, request))
     }
 
     fn gram(&self, x: &Panels, y: &Panels) -> Result<Vec<f64>> {

@@ -212,7 +212,7 @@ impl Backend for GpuBackend {
         (fits_memory.min(fits_binding).clamp(side, most) / side * side) as usize
     }
 
-    fn load(&self, rows: Rows<'_>) -> Result<GpuBlock> {
+    fn load(&self, _: Operation, rows: Rows<'_>) -> Result<GpuBlock> {
         let (panels, sq_norms) = self.pool.install(|| pack(rows));
         let (bytes, limit) = (size_of_val(&panels[..]) as u64, self.device.max_binding());
         if bytes > limit {
@@ -233,13 +233,7 @@ impl Backend for GpuBackend {
         })
     }
 
-    fn pair_histogram(
-        &self,
-        x: &GpuBlock,
-        y: &GpuBlock,
-        diagonal: bool,
-        into: &mut PairHistogram,
-    ) -> Result<()> {
+    fn pair_histogram(&self, x: &GpuBlock, y: &GpuBlock, diagonal: bool) -> Result<PairHistogram> {
         let operation = Operation::PairHistogram;
         assert_eq!(x.dim, y.dim);
         let y_tiles = y.tiles();
@@ -271,6 +265,7 @@ impl Backend for GpuBackend {
             )?;
             Ok((self.device.read(&counts)?, self.device.read(&statistics)?))
         };
+        let mut into = PairHistogram::default();
         in_bands(x.tiles(), step, start, |band, (counts, statistics)| {
             let (counts, statistics) = (counts.finish()?, statistics.finish()?);
             let counts: &[u32] = counts.as_slice(COSINE_BINS);
@@ -304,7 +299,8 @@ impl Backend for GpuBackend {
                 *total += u64::from(count);
             }
             Ok(())
-        })
+        })?;
+        Ok(into)
     }
 
     fn pair_sums(&self, x: &GpuBlock, y: &GpuBlock, request: SumsRequest<'_>) -> Result<TileSums> {
@@ -443,20 +439,16 @@ impl Backend for GpuBackend {
         queries: &GpuBlock,
         base: &GpuBlock,
         request: NearestRequest<'_>,
-        into: &mut [TopK],
-    ) -> Result<()> {
+    ) -> Result<Vec<TopK>> {
         let operation = Operation::Nearest;
         assert_eq!(queries.dim, base.dim);
-        assert_eq!(queries.rows, into.len());
         assert_eq!(base.rows, request.base.len());
-        let Some(k) = into.first().map(TopK::k) else {
-            return Ok(());
-        };
-        let width = request.bin_width(k, WIDEST_BIN);
+        let mut found = vec![TopK::new(0); queries.rows];
+        let width = request.bin_width(WIDEST_BIN);
         assert!(width.is_power_of_two() && width <= WIDEST_BIN);
         let bins = base.rows.div_ceil(width);
         if bins == 0 {
-            return Ok(());
+            return Ok(found);
         }
         let excluded = request.excluded_counts();
         let rows_of = |band: &Range<usize>| band.start * SIDE..(band.end * SIDE).min(queries.rows);
@@ -487,17 +479,20 @@ impl Backend for GpuBackend {
             let maxima = maxima.finish()?;
             let maxima: &[f32] = maxima.as_slice(rows.len() * bins);
             self.pool.install(|| {
-                into[rows.clone()]
+                found[rows.clone()]
                     .par_iter_mut()
                     .zip(maxima.par_chunks_exact(bins))
                     .zip(rows)
                     .try_for_each_init(Vec::new, |scratch, ((list, maxima), query)| {
                         self.device.numbers(operation.name(), maxima)?;
                         let excluded = excluded[query];
-                        request.select_and_score(query, excluded, width, maxima, scratch, list)
+                        *list =
+                            request.select_and_score(query, excluded, width, maxima, scratch)?;
+                        Ok(())
                     })
             })
-        })
+        })?;
+        Ok(found)
     }
 
     fn gram(&self, x: &GpuBlock, y: &GpuBlock) -> Result<Vec<f64>> {
@@ -646,11 +641,12 @@ mod tests {
         };
         let (xs, ys) = (values(n, 0), values(m, 1));
         let (x_rows, y_rows) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
-        let (x, y) = (backend.load(x_rows)?, backend.load(y_rows)?);
-
-        let mut histograms = vec![PairHistogram::default(); 2];
-        backend.pair_histogram(&x, &x, true, &mut histograms[0])?;
-        backend.pair_histogram(&x, &y, false, &mut histograms[1])?;
+        let load = |rows| backend.load(Operation::PairHistogram, rows);
+        let (x, y) = (load(x_rows)?, load(y_rows)?);
+        let histograms = vec![
+            backend.pair_histogram(&x, &x, true)?,
+            backend.pair_histogram(&x, &y, false)?,
+        ];
 
         let kernels = super::super::KernelFamily {
             gamma: 0.1,
@@ -674,6 +670,8 @@ mod tests {
 
         let norms = |rows: Rows<'_>| -> Vec<f64> { rows.iter().map(score::norm).collect() };
         let request = NearestRequest {
+            k: 5,
+            floors: &vec![f64::NEG_INFINITY; n],
             metric: crate::engine::Metric::Dot,
             queries: x_rows,
             base: y_rows,
@@ -684,10 +682,9 @@ mod tests {
             exclude: None,
             screen_error: 1e-4,
         };
-        let mut lists = vec![TopK::new(5); n];
-        backend.nearest(&x, &y, request, &mut lists)?;
+        let lists = backend.nearest(&x, &y, request)?;
 
-        let first = backend.load(y_rows.slice(0..n))?;
+        let first = load(y_rows.slice(0..n))?;
         Ok(AllResults {
             histograms,
             sums,

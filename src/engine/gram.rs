@@ -1,8 +1,8 @@
 //! `gram`: cross-products of rows that belong together.
 
-use super::fold::fold;
+use super::fold::Feed;
 use super::tiles::{Operation, Shape, TilePlan};
-use super::{Backend, Engine, score, with_backend};
+use super::{Backend, Engine, score};
 use crate::embeddings::Rows;
 use crate::error::Result;
 
@@ -40,33 +40,33 @@ impl Engine {
             |rows: Rows<'_>| score::unit_exponent(rows.iter().map(score::norm).fold(0.0, f64::max));
         let (x_exponent, y_exponent) = (exponent(x), exponent(y));
         let mut products = vec![0.0; x.dim() * y.dim()];
-        with_backend!(self, backend => {
-            let plan = TilePlan {
-                x_rows: x.len(),
-                y_rows: y.len(),
-                x_step: CHUNK,
-                y_step: CHUNK,
-                shape: Shape::Diagonal,
-            };
-            let load = |rows: Rows<'_>, exponent| {
-                let scaled = score::scale_rows(rows, exponent);
-                backend.load(Rows::new(&scaled, rows.dim()))
-            };
-            fold(
-                backend,
-                Operation::Gram,
-                &plan,
-                &*self.progress,
-                |range| load(x.slice(range), x_exponent),
-                |range| load(y.slice(range), y_exponent),
-                |x, y, _| {
-                    for (sum, part) in products.iter_mut().zip(backend.gram(x, y)?) {
-                        *sum += part;
-                    }
-                    Ok(())
-                },
-            )?;
-        });
+        let plan = TilePlan {
+            x_rows: x.len(),
+            y_rows: y.len(),
+            x_step: CHUNK,
+            y_step: CHUNK,
+            shape: Shape::Diagonal,
+        };
+        let scaled = |rows: Rows<'_>, exponent| Ok((score::scale_rows(rows, exponent), ()));
+        let x_feed = Feed {
+            dim: x.dim(),
+            rows: &|range| scaled(x.slice(range), x_exponent),
+        };
+        let y_feed = Feed {
+            dim: y.dim(),
+            rows: &|range| scaled(y.slice(range), y_exponent),
+        };
+        self.fold(
+            Operation::Gram,
+            &plan,
+            (x_feed, y_feed),
+            |backend, x, y, _| backend.gram(&x.block, &y.block),
+            |_, part| {
+                for (sum, part) in products.iter_mut().zip(part) {
+                    *sum += part;
+                }
+            },
+        )?;
         let unscale = 2f64.powi(-x_exponent) * 2f64.powi(-y_exponent);
         products.iter_mut().for_each(|v| *v *= unscale);
         let sums = |rows: Rows<'_>| {

@@ -1,11 +1,12 @@
 //! `nearest`: exact nearest rows, screened by bin maxima, scored in f64.
 
 use std::collections::HashMap;
+use std::sync::{LockResult, PoisonError, RwLock};
 
-use super::fold::fold;
+use super::fold::{Feed, Loaded};
 use super::score::{self, TopK};
-use super::tiles::{Operation, Shape, TilePlan};
-use super::{Backend, Engine, Metric, with_backend};
+use super::tiles::{Operation, Shape, Tile, TilePlan};
+use super::{AnyBackend, Backend, Engine, Metric};
 use crate::embeddings::Rows;
 use crate::error::{Error, Result};
 
@@ -21,6 +22,8 @@ pub struct SelfExclusion<'a> {
 /// One tile's request for nearest rows; see [`Backend::nearest`].
 #[derive(Debug, Clone, Copy)]
 pub struct NearestRequest<'a> {
+    /// How many rows per query.
+    pub k: usize,
     /// What similarity means.
     pub metric: Metric,
     /// The queries' stored values: what exact scores are computed from.
@@ -33,6 +36,9 @@ pub struct NearestRequest<'a> {
     pub base_norms: &'a [f64],
     /// Exact score = product of the prepared rows × this, per query.
     pub query_scales: &'a [f64],
+    /// Per query, the k-th best score of other tiles so far (−∞ while there are fewer): no row below it
+    /// belongs to the nearest.
+    pub floors: &'a [f64],
     /// Row number of the first base row in the whole base.
     pub first_base_row: u32,
     /// Pairs that never meet, for this tile's rows.
@@ -44,9 +50,9 @@ pub struct NearestRequest<'a> {
 impl NearestRequest<'_> {
     /// Base rows per bin: `widest` (a power of two), or fewer where the tile would have too few bins for
     /// k to prune by. 1 means that every product is kept.
-    pub fn bin_width(&self, k: usize, widest: usize) -> usize {
+    pub fn bin_width(&self, widest: usize) -> usize {
         let mut width = widest;
-        while width > 1 && self.base.len() / width < 8 * k {
+        while width > 1 && self.base.len() / width < 8 * self.k {
             width /= 2;
         }
         width
@@ -68,13 +74,13 @@ impl NearestRequest<'_> {
             .collect()
     }
 
-    /// Merges into `list` the base rows that belong there, given the largest computed product of each
-    /// bin of `bin_width` consecutive base rows with this query.
+    /// The base rows that belong to a query's k nearest, given the largest computed product of each bin
+    /// of `bin_width` consecutive base rows with this query.
     ///
     /// With e base rows excluded, at least k others have a computed product of at least t, the
     /// (k + e)-th largest maximum; so the k best have an exact one of at least t − ε and a computed one
-    /// of at least t − 2ε, and lie in bins whose maximum is no smaller. The list's own k-th score
-    /// prunes likewise. All rows of the remaining bins are scored exactly.
+    /// of at least t − 2ε, and lie in bins whose maximum is no smaller. The query's floor prunes
+    /// likewise. All rows of the remaining bins are scored exactly.
     ///
     /// # Errors
     /// A maximum is NaN: the device did not compute it.
@@ -87,17 +93,16 @@ impl NearestRequest<'_> {
         bin_width: usize,
         maxima: &[f32],
         scratch: &mut Vec<f32>,
-        list: &mut TopK,
-    ) -> Result<()> {
+    ) -> Result<TopK> {
         if maxima.iter().any(|m| m.is_nan()) {
             return Err(Error::device(
                 "nearest",
                 "the device returned NaN for finite rows",
             ));
         }
-        let needed = list.k() + excluded as usize;
-        let mut threshold = list.floor() / self.query_scales[query]
-            * (1.0 - 1e-12_f64.copysign(list.floor()))
+        let needed = self.k + excluded as usize;
+        let floor = self.floors[query];
+        let mut threshold = floor / self.query_scales[query] * (1.0 - 1e-12_f64.copysign(floor))
             - self.screen_error;
         if needed <= maxima.len() {
             scratch.clear();
@@ -105,6 +110,7 @@ impl NearestRequest<'_> {
             let (_, &mut t, _) = scratch.select_nth_unstable_by(needed - 1, |a, b| b.total_cmp(a));
             threshold = threshold.max(f64::from(t) - 2.0 * self.screen_error);
         }
+        let mut list = TopK::new(self.k);
         let x = self.queries.row(query);
         let x_norm = self.query_norms[query];
         for (bin, &maximum) in maxima.iter().enumerate() {
@@ -125,11 +131,38 @@ impl NearestRequest<'_> {
                     self.base.row(row),
                     self.base_norms[row],
                 );
-                list.offer(exact, self.first_base_row + row as u32);
+                if exact >= floor {
+                    list.offer(exact, self.first_base_row + row as u32);
+                }
             }
         }
-        Ok(())
+        Ok(list)
     }
+}
+
+/// Stored rows of a block, from which exact scores are computed.
+struct Stored<'a> {
+    rows: Rows<'a>,
+    norms: Vec<f64>,
+    /// Rows × 2^exponent are at most 1 long.
+    exponent: i32,
+}
+
+impl<'a> Stored<'a> {
+    fn new(rows: Rows<'a>) -> Self {
+        let norms: Vec<f64> = rows.iter().map(score::norm).collect();
+        let longest = norms.iter().copied().fold(0.0, f64::max);
+        Self {
+            rows,
+            norms,
+            exponent: score::unit_exponent(longest),
+        }
+    }
+}
+
+/// What a lock guards, also after a panic elsewhere: lists are merged one by one, each is whole.
+fn held<T>(guard: LockResult<T>) -> T {
+    guard.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The nearest base rows of every query, best first.
@@ -162,61 +195,85 @@ impl Engine {
         exclude: Option<SelfExclusion<'_>>,
     ) -> Result<Neighbors> {
         assert_eq!(queries.dim(), base.dim());
-        let norms = |rows: Rows<'_>| -> Vec<f64> { rows.iter().map(score::norm).collect() };
-        let (query_norms, base_norms) = (norms(queries), norms(base));
-        // Rows of a dot-product base keep their relative lengths, brought below 1 by a power of two.
-        let exponent = score::unit_exponent(base_norms.iter().copied().fold(0.0, f64::max));
-        let query_scales: Vec<f64> = match metric {
-            Metric::Cosine => vec![1.0; queries.len()],
-            Metric::Dot => query_norms
-                .iter()
-                .map(|&norm| norm * 2f64.powi(-exponent))
-                .collect(),
-        };
-        let dim = queries.dim() as f64;
+        let query_norms: Vec<f64> = queries.iter().map(score::norm).collect();
+        let dim = queries.dim();
         // The contract's bound for rows of norm at most 1, two roundings while preparing them, and
         // what underflow can take away.
-        let screen_error = (dim + 8.0) * 2f64.powi(-23) + dim * 2f64.powi(-120);
-        let mut lists = vec![TopK::new(k); queries.len()];
-        with_backend!(self, backend => {
-            let step = backend.block_rows(Operation::Nearest, queries.dim(), self.memory);
-            let plan = TilePlan {
-                x_rows: queries.len(),
-                y_rows: base.len(),
-                x_step: step,
-                y_step: step,
-                shape: Shape::Rectangle,
+        let screen_error = (dim as f64 + 8.0) * 2f64.powi(-23) + dim as f64 * 2f64.powi(-120);
+        let step = self
+            .backend
+            .block_rows(Operation::Nearest, dim, self.memory);
+        let plan = TilePlan {
+            x_rows: queries.len(),
+            y_rows: base.len(),
+            x_step: step,
+            y_step: step,
+            shape: Shape::Rectangle,
+        };
+        let query_feed = Feed {
+            dim,
+            rows: &|range| {
+                let stored = queries.slice(range.clone());
+                let host = Stored {
+                    rows: stored,
+                    norms: query_norms[range].to_vec(),
+                    exponent: 0,
+                };
+                Ok((score::prepare(Metric::Cosine, stored, 0), host))
+            },
+        };
+        let base_feed = Feed {
+            dim,
+            rows: &|range| {
+                let host = Stored::new(base.slice(range));
+                Ok((score::prepare(metric, host.rows, host.exponent), host))
+            },
+        };
+        let lists = RwLock::new(vec![TopK::new(k); queries.len()]);
+        let compute =
+            |backend: &AnyBackend, x: &Loaded<Stored>, y: &Loaded<Stored>, tile: &Tile| {
+                // Rows of a dot-product base keep their relative lengths, brought below 1 by a power of two.
+                let unit = 2f64.powi(-y.host.exponent);
+                let scale = |&norm: &f64| match metric {
+                    Metric::Cosine => 1.0,
+                    Metric::Dot => norm * unit,
+                };
+                let scales: Vec<f64> = x.host.norms.iter().map(scale).collect();
+                let floors: Vec<f64> = held(lists.read())[tile.x.clone()]
+                    .iter()
+                    .map(TopK::floor)
+                    .collect();
+                let request = NearestRequest {
+                    k,
+                    metric,
+                    queries: x.host.rows,
+                    base: y.host.rows,
+                    query_norms: &x.host.norms,
+                    base_norms: &y.host.norms,
+                    query_scales: &scales,
+                    floors: &floors,
+                    first_base_row: tile.y.start as u32,
+                    exclude: exclude.map(|e| SelfExclusion {
+                        queries: &e.queries[tile.x.clone()],
+                        base: &e.base[tile.y.clone()],
+                    }),
+                    screen_error,
+                };
+                backend.nearest(&x.block, &y.block, request)
             };
-            let load = |metric, rows: Rows<'_>| {
-                let prepared = score::prepare(metric, rows, exponent);
-                backend.load(Rows::new(&prepared, rows.dim()))
-            };
-            fold(
-                backend,
-                Operation::Nearest,
-                &plan,
-                &*self.progress,
-                |range| load(Metric::Cosine, queries.slice(range)),
-                |range| load(metric, base.slice(range)),
-                |x, y, tile| {
-                    let request = NearestRequest {
-                        metric,
-                        queries: queries.slice(tile.x.clone()),
-                        base: base.slice(tile.y.clone()),
-                        query_norms: &query_norms[tile.x.clone()],
-                        base_norms: &base_norms[tile.y.clone()],
-                        query_scales: &query_scales[tile.x.clone()],
-                        first_base_row: tile.y.start as u32,
-                        exclude: exclude.map(|e| SelfExclusion {
-                            queries: &e.queries[tile.x.clone()],
-                            base: &e.base[tile.y.clone()],
-                        }),
-                        screen_error,
-                    };
-                    backend.nearest(x, y, request, &mut lists[tile.x.clone()])
-                },
-            )?;
-        });
+        self.fold(
+            Operation::Nearest,
+            &plan,
+            (query_feed, base_feed),
+            compute,
+            |tile, found| {
+                let mut lists = held(lists.write());
+                for (list, found) in lists[tile.x.clone()].iter_mut().zip(&found) {
+                    list.merge(found);
+                }
+            },
+        )?;
+        let lists = held(lists.into_inner());
         let certified = lists.len();
         Ok(Neighbors {
             lists: lists.iter().map(|list| list.entries().to_vec()).collect(),

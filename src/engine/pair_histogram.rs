@@ -1,9 +1,9 @@
 //! `pair_histogram`: the distribution of all pairwise cosines.
 
 use super::fixed::FixedSum;
-use super::fold::fold;
+use super::fold::Feed;
 use super::tiles::{Operation, Shape, TilePlan};
-use super::{Backend, Engine, Metric, score, with_backend};
+use super::{Backend, Engine, Metric, score};
 use crate::embeddings::Rows;
 use crate::error::Result;
 
@@ -78,30 +78,38 @@ impl Engine {
     /// # Panics
     /// If the dimensions differ.
     pub fn pair_histogram(&self, x: Rows<'_>, y: Option<Rows<'_>>) -> Result<PairHistogram> {
-        with_backend!(self, backend => {
-            let step = backend.block_rows(Operation::PairHistogram, x.dim(), self.memory);
-            let plan = TilePlan {
-                x_rows: x.len(),
-                y_rows: y.unwrap_or(x).len(),
-                x_step: step,
-                y_step: step,
-                shape: if y.is_some() { Shape::Rectangle } else { Shape::Triangle },
-            };
-            let load = |rows: Rows<'_>| {
-                let unit = score::prepare(Metric::Cosine, rows, 0);
-                backend.load(Rows::new(&unit, rows.dim()))
-            };
-            let mut histogram = PairHistogram::default();
-            fold(
-                backend,
-                Operation::PairHistogram,
-                &plan,
-                &*self.progress,
-                |range| load(x.slice(range)),
-                |range| load(y.unwrap_or(x).slice(range)),
-                |x, y, tile| backend.pair_histogram(x, y, tile.diagonal, &mut histogram),
-            )?;
-            Ok(histogram)
-        })
+        let (dim, other) = (x.dim(), y.unwrap_or(x));
+        assert_eq!(dim, other.dim());
+        let operation = Operation::PairHistogram;
+        let step = self.backend.block_rows(operation, dim, self.memory);
+        let plan = TilePlan {
+            x_rows: x.len(),
+            y_rows: other.len(),
+            x_step: step,
+            y_step: step,
+            shape: if y.is_some() {
+                Shape::Rectangle
+            } else {
+                Shape::Triangle
+            },
+        };
+        let unit = |rows: Rows<'_>| Ok((score::prepare(Metric::Cosine, rows, 0), ()));
+        let x_feed = Feed {
+            dim,
+            rows: &|range| unit(x.slice(range)),
+        };
+        let y_feed = Feed {
+            dim,
+            rows: &|range| unit(other.slice(range)),
+        };
+        let mut histogram = PairHistogram::default();
+        self.fold(
+            operation,
+            &plan,
+            (x_feed, y_feed),
+            |backend, x, y, tile| backend.pair_histogram(&x.block, &y.block, tile.diagonal),
+            |_, part| histogram.merge(&part),
+        )?;
+        Ok(histogram)
     }
 }

@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 
 use super::fixed::FixedSum;
-use super::fold::fold;
-use super::tiles::{Operation, Shape, TilePlan};
-use super::{Backend, Engine, score, with_backend};
+use super::fold::{Feed, Loaded};
+use super::tiles::{Operation, Shape, Tile, TilePlan};
+use super::{AnyBackend, Backend, Engine, score};
 use crate::embeddings::Rows;
 use crate::error::Result;
 
@@ -248,29 +248,41 @@ impl Engine {
             }
         ];
         let side = layout.side;
-        with_backend!(self, backend => {
-            let step = backend.block_rows(Operation::PairSums, dim, self.memory);
-            let positions = layout.order.len();
-            let plan = TilePlan {
-                x_rows: positions,
-                y_rows: positions,
-                x_step: step,
-                y_step: step,
-                shape: Shape::Triangle,
+        let step = self
+            .backend
+            .block_rows(Operation::PairSums, dim, self.memory);
+        let positions = layout.order.len();
+        let plan = TilePlan {
+            x_rows: positions,
+            y_rows: positions,
+            x_step: step,
+            y_step: step,
+            shape: Shape::Triangle,
+        };
+        let rows_of = |range| Ok((gather(range), ()));
+        let feed = || Feed {
+            dim,
+            rows: &rows_of,
+        };
+        let compute = |backend: &AnyBackend, bx: &Loaded<()>, by: &Loaded<()>, tile: &Tile| {
+            let request = SumsRequest {
+                kernels: &scaled,
+                side,
+                x_groups: &layout.groups[tile.x.clone()],
+                y_groups: &layout.groups[tile.y.clone()],
+                diagonal: tile.diagonal,
+                row_sums_of,
             };
-            let load = |range: std::ops::Range<usize>| backend.load(Rows::new(&gather(range), dim));
-            fold(backend, Operation::PairSums, &plan, &*self.progress, load, load, |bx, by, tile| {
-                let request = SumsRequest {
-                    kernels: &scaled,
-                    side,
-                    x_groups: &layout.groups[tile.x.clone()],
-                    y_groups: &layout.groups[tile.y.clone()],
-                    diagonal: tile.diagonal,
-                    row_sums_of,
-                };
-                let part = backend.pair_sums(bx, by, request)?;
+            backend.pair_sums(&bx.block, &by.block, request)
+        };
+        self.fold(
+            Operation::PairSums,
+            &plan,
+            (feed(), feed()),
+            compute,
+            |tile, part| {
                 let (first_x, first_y) = (tile.x.start / side, tile.y.start / side);
-                let (x_tiles, y_tiles) = (request.x_tiles(), request.y_tiles());
+                let (x_tiles, y_tiles) = (tile.x.len() / side, tile.y.len() / side);
                 for tx in 0..x_tiles {
                     for ty in if tile.diagonal { tx } else { 0 }..y_tiles {
                         let a = layout.tile_blocks[first_x + tx] as usize;
@@ -287,7 +299,8 @@ impl Engine {
                         }
                     }
                 }
-                let side_of = |position: usize| usize::from(layout.order[position] as usize >= x.len());
+                let side_of =
+                    |position: usize| usize::from(layout.order[position] as usize >= x.len());
                 let mut add_rows = |sums: &[f32], own: usize, other: usize, tiles: usize| {
                     for (row, per_tile) in sums.chunks_exact(tiles).enumerate() {
                         let at = layout.order[own + row];
@@ -304,9 +317,8 @@ impl Engine {
                     add_rows(&part.x_rows, tile.x.start, tile.y.start, y_tiles);
                     add_rows(&part.y_rows, tile.y.start, tile.x.start, x_tiles);
                 }
-                Ok(())
-            })?;
-        });
+            },
+        )?;
 
         let counts = layout.pair_counts();
         let sums = (0..kernels.len())

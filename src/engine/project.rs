@@ -1,8 +1,8 @@
 //! `project`: a linear map of every row.
 
-use super::fold::fold;
+use super::fold::Feed;
 use super::tiles::{Operation, Shape, TilePlan};
-use super::{Backend, Engine, with_backend};
+use super::{Backend, Engine};
 use crate::embeddings::Rows;
 use crate::error::Result;
 
@@ -17,27 +17,31 @@ impl Engine {
     pub fn project(&self, x: Rows<'_>, w: Rows<'_>) -> Result<Vec<f32>> {
         assert_eq!(x.dim(), w.dim());
         let mut projected = Vec::with_capacity(x.len() * w.len());
-        with_backend!(self, backend => {
-            let plan = TilePlan {
-                x_rows: x.len(),
-                y_rows: w.len(),
-                x_step: backend.block_rows(Operation::Project, x.dim(), self.memory),
-                y_step: w.len().max(1),
-                shape: Shape::Rectangle,
-            };
-            fold(
-                backend,
-                Operation::Project,
-                &plan,
-                &*self.progress,
-                |range| backend.load(x.slice(range)),
-                |_| backend.load(w),
-                |x, w, _| {
-                    projected.extend(backend.project(x, w)?);
-                    Ok(())
-                },
-            )?;
-        });
+        let plan = TilePlan {
+            x_rows: x.len(),
+            y_rows: w.len(),
+            x_step: self
+                .backend
+                .block_rows(Operation::Project, x.dim(), self.memory),
+            y_step: w.len().max(1),
+            shape: Shape::Rectangle,
+        };
+        let as_they_are = |rows: Rows<'_>| Ok((rows.values().to_vec(), ()));
+        let x_feed = Feed {
+            dim: x.dim(),
+            rows: &|range| as_they_are(x.slice(range)),
+        };
+        let w_feed = Feed {
+            dim: w.dim(),
+            rows: &|range| as_they_are(w.slice(range)),
+        };
+        self.fold(
+            Operation::Project,
+            &plan,
+            (x_feed, w_feed),
+            |backend, x, w, _| backend.project(&x.block, &w.block),
+            |_, part| projected.extend(part),
+        )?;
         Ok(projected)
     }
 }

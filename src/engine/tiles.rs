@@ -59,7 +59,7 @@ impl Tile {
     }
 }
 
-/// The tiles of one pass, x block by x block.
+/// The tiles of one pass, y block by y block: y may be a stream that is read once.
 #[derive(Debug, Clone)]
 pub struct TilePlan {
     /// Rows of x.
@@ -82,8 +82,9 @@ impl TilePlan {
                 .step_by(step)
                 .map(move |start| start..(start + step).min(rows))
         };
-        blocks(self.x_rows, self.x_step).flat_map(move |x| {
-            blocks(self.y_rows, self.y_step).filter_map(move |y| {
+        blocks(self.y_rows, self.y_step).flat_map(move |y| {
+            blocks(self.x_rows, self.x_step).filter_map(move |x| {
+                let y = y.clone();
                 let same = x == y;
                 let wanted = match self.shape {
                     Shape::Rectangle => true,

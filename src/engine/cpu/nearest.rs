@@ -19,22 +19,20 @@ const MAXIMA_BYTES: usize = 32 << 20;
 /// are narrower here than a GPU would have them.
 const WIDEST_BIN: usize = 8;
 
-/// Merges into `into` the base rows that belong there; see [`crate::engine::Backend::nearest`].
+/// The nearest base rows of each query; see [`crate::engine::Backend::nearest`].
 pub(super) fn nearest(
     kernel: Kernel,
     queries: &Panels,
     base: &Panels,
     request: NearestRequest<'_>,
-    into: &mut [TopK],
-) -> Result<()> {
-    let Some(k) = into.first().map(TopK::k) else {
-        return Ok(());
-    };
-    let width = request.bin_width(k, WIDEST_BIN);
+) -> Result<Vec<TopK>> {
+    let width = request.bin_width(WIDEST_BIN);
     let excluded = request.excluded_counts();
     let bins = base.rows().div_ceil(width);
     let rows = task_queries(queries, bins, rayon::current_num_threads());
-    into.par_chunks_mut(rows)
+    let mut found = vec![TopK::new(0); queries.rows()];
+    found
+        .par_chunks_mut(rows)
         .enumerate()
         .try_for_each(|(task, lists)| {
             let first = task * rows;
@@ -51,7 +49,8 @@ pub(super) fn nearest(
                 maxima: &maxima,
                 lists,
             })
-        })
+        })?;
+    Ok(found)
 }
 
 /// Selection and exact scores for the queries of a task.
@@ -86,13 +85,12 @@ impl Job for Select<'_> {
                 let query = self.first + column + i;
                 let maxima = &by_query[i * bins..(i + 1) * bins];
                 let excluded = self.excluded[query];
-                self.request.select_and_score(
+                *list = self.request.select_and_score(
                     query,
                     excluded,
                     self.width,
                     maxima,
                     &mut scratch,
-                    list,
                 )?;
             }
         }
