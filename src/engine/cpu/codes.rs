@@ -15,6 +15,10 @@ pub(super) const GROUP: usize = 6;
 const QUAD: usize = 4;
 /// What is added to a code of a base row, so that it is unsigned as the instructions want it.
 const ZERO: u8 = 128;
+/// Coordinates that are encoded at once.
+const STEP: usize = 16;
+/// 3 · 2²².
+const ROUNDER: f32 = 12_582_912.0;
 /// The largest code.
 const LARGEST: f32 = 127.0;
 
@@ -72,25 +76,46 @@ impl Job for Encode<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
         for (r, (row, bounds)) in self.rows.iter().zip(self.bounds).enumerate() {
-            let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            let scale = (largest / LARGEST).max(f32::MIN_POSITIVE);
-            let inverse = 1.0 / scale;
-            let (mut rest, mut held) = ([0.0f64; QUAD], [0.0f64; QUAD]);
-            for (lane, values) in self.lanes.iter_mut().zip(row.chunks(QUAD)) {
-                let mut four = [0.0; QUAD];
-                four[..values.len()].copy_from_slice(values);
-                for i in 0..QUAD {
-                    let code = (four[i] * inverse)
-                        .round_ties_even()
-                        .clamp(-LARGEST, LARGEST);
-                    lane.0[r][i] = (code as i32 + i32::from(ZERO)) as u8;
-                    let value = f64::from(scale) * f64::from(code);
-                    rest[i] += (f64::from(four[i]) - value).powi(2);
-                    held[i] += value * value;
+            let mut largest = [0.0f32; STEP];
+            let (steps, last) = row.as_chunks::<STEP>();
+            for values in steps {
+                for i in 0..STEP {
+                    let size = values[i].abs();
+                    largest[i] = if size > largest[i] { size } else { largest[i] };
                 }
             }
+            let largest = largest
+                .iter()
+                .chain(last)
+                .fold(0.0f32, |m, v| m.max(v.abs()));
+            let scale = (largest / LARGEST).max(f32::MIN_POSITIVE);
+            let inverse = 1.0 / scale;
+            let (mut rest, mut held) = ([0.0f64; STEP], [0.0f64; STEP]);
+            let mut encode = |lanes: &mut [BaseLane], values: &[f32; STEP]| {
+                let mut codes = [0u8; STEP];
+                for i in 0..STEP {
+                    // Values up to 2²² have no fraction left after this sum, and their last bits are
+                    // the nearest integer: what a conversion would give, in two cheap instructions.
+                    let shifted = values[i] * inverse + ROUNDER;
+                    codes[i] = (shifted.to_bits() as u8).wrapping_add(ZERO);
+                    let value = f64::from(scale) * f64::from(shifted - ROUNDER);
+                    let off = f64::from(values[i]) - value;
+                    rest[i] += off * off;
+                    held[i] += value * value;
+                }
+                for (lane, codes) in lanes.iter_mut().zip(codes.as_chunks().0) {
+                    lane.0[r] = *codes;
+                }
+            };
+            let (whole, tail) = self.lanes.split_at_mut(steps.len() * (STEP / QUAD));
+            for (lanes, values) in whole.chunks_exact_mut(STEP / QUAD).zip(steps) {
+                encode(lanes, values);
+            }
+            let mut values = [0.0; STEP];
+            values[..last.len()].copy_from_slice(last);
+            encode(tail, &values);
             // f64 sums are good to 10⁻¹², the conversion to f32 to 2⁻²⁴.
-            let up = |sums: [f64; QUAD]| (sums.iter().sum::<f64>().sqrt() * (1.0 + 1e-6)) as f32;
+            let up = |sums: [f64; STEP]| (sums.iter().sum::<f64>().sqrt() * (1.0 + 1e-6)) as f32;
             *bounds = (scale, up(rest), up(held));
         }
     }
