@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::shaders::{SHADERS, WORKGROUP, WORKGROUP_STORAGE};
+use super::shaders::{Core, KERNELS, Shader, WORKGROUP};
 use crate::engine::{DeviceChoice, DeviceInfo};
 use crate::error::{Error, Result};
 
@@ -151,7 +151,11 @@ pub(super) fn device_info(adapter: &wgpu::Adapter) -> DeviceInfo {
 
 /// What the kernels need and the adapter lacks.
 fn lacking(limits: &wgpu::Limits) -> Option<String> {
-    let buffers = SHADERS.iter().map(|s| s.bindings.len() as u32 - 1).max();
+    let buffers = KERNELS.iter().map(|k| k.bindings.len() as u32 - 1).max();
+    let storage = KERNELS
+        .iter()
+        .map(|kernel| Shader::new(kernel, Core::PLAIN).workgroup_storage)
+        .max();
     let needs = [
         (
             "storage buffers per kernel",
@@ -167,7 +171,7 @@ fn lacking(limits: &wgpu::Limits) -> Option<String> {
         ),
         (
             "bytes of workgroup memory",
-            WORKGROUP_STORAGE,
+            storage.unwrap_or(0),
             limits.max_compute_workgroup_storage_size,
         ),
     ];
