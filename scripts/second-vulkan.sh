@@ -73,7 +73,7 @@ discard_partial() {
 
 # Copies the tests and what they read to where they were built, and runs those of the GPU.
 run_tests() {
-    local run=/tmp/vecdrift-tests binary
+    local run=/tmp/vecdrift-tests binary failed=0
     mkdir -p "$chroot$run" "$chroot$root"
     rm -rf "${chroot:?}$root/fixtures"
     cp -r fixtures "$chroot$root/"
@@ -87,8 +87,9 @@ run_tests() {
         chroot "$chroot" env -i PATH=/usr/bin:/bin HOME="$run/home" XDG_RUNTIME_DIR=/tmp \
             RUST_BACKTRACE=1 VECDRIFT_REQUIRE_GPU=1 VECDRIFT_REQUIRE_SPIRV_VAL=1 \
             VECDRIFT_REQUIRE_COOPERATIVE_MATRIX=1 \
-            "$run/${binary##*/}" gpu spirv || return
+            "$run/${binary##*/}" gpu spirv || failed=1
     done
+    return $failed
 }
 
 [[ $(uname) == Linux && $(uname -m) == @(x86_64|aarch64) ]] || not_run "This is $(uname) on $(uname -m)."

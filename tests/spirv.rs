@@ -1,6 +1,7 @@
 //! Every shader variant as Vulkan drivers get it, through `spirv-val`: it knows rules of Vulkan's that
 //! naga's validator does not, on capabilities, memory models and the layout of buffers.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 
@@ -8,15 +9,7 @@ use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use spv::Capability;
-use vecdrift::engine::gpu::shaders::SHADERS;
-
-/// Name and WGSL of every variant.
-fn variants() -> Vec<(String, String)> {
-    SHADERS
-        .iter()
-        .map(|shader| (shader.name.to_owned(), shader.source.to_owned()))
-        .collect()
-}
+use vecdrift::engine::gpu::shaders::variants;
 
 /// A kind of Vulkan device.
 struct Target {
@@ -34,19 +27,20 @@ const TARGETS: [Target; 3] = [
     Target {
         environment: "vulkan1.1",
         version: (1, 3),
-        features: Capabilities::SHADER_FLOAT16,
+        features: Capabilities::SHADER_FLOAT16.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32),
         capabilities: &[Capability::Shader, Capability::Float16],
     },
     Target {
         environment: "vulkan1.2",
         version: (1, 5),
-        features: Capabilities::SHADER_FLOAT16,
+        features: Capabilities::SHADER_FLOAT16.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32),
         capabilities: &[Capability::Shader, Capability::Float16],
     },
     Target {
         environment: "vulkan1.3",
         version: (1, 6),
         features: Capabilities::SHADER_FLOAT16
+            .union(Capabilities::SHADER_FLOAT16_IN_FLOAT32)
             .union(Capabilities::COOPERATIVE_MATRIX)
             .union(Capabilities::SUBGROUP)
             .union(Capabilities::SUBGROUP_BARRIER),
@@ -186,7 +180,8 @@ const COOPERATIVE: &str = "
     @group(0) @binding(0) var<storage, read_write> c: array<f32>;
     @compute @workgroup_size(32)
     fn cooperative() {
-        let sums = coopLoadT<coop_mat8x8<f32, C>>(&c[0], 8u);
+        var sums = coop_mat8x8<f32, C>();
+        sums = coopLoadT<coop_mat8x8<f32, C>>(&c[0], 8u);
         coopStoreT(sums, &c[0], 8u);
     }";
 
@@ -203,11 +198,12 @@ fn spirv_val_accepts_every_variant() {
         return;
     };
     let mut wrong = Vec::new();
-    let mut unknown = Vec::new();
-    for (name, source) in variants() {
+    let mut unknown = BTreeSet::new();
+    for shader in variants() {
+        let (name, source) = (shader.label(), &shader.source);
         let matrices = source.contains("enable wgpu_cooperative_matrix");
         for target in &TARGETS {
-            let words = match translated(&source, target) {
+            let words = match translated(source, target) {
                 Ok(words) => words,
                 // The newest target has every feature, so what it refuses is wrong.
                 Err(error) if target.environment == newest.environment => {
@@ -216,7 +212,7 @@ fn spirv_val_accepts_every_variant() {
                 Err(_) => continue,
             };
             if matrices && knows_matrices.is_err() {
-                unknown.push(name.clone());
+                unknown.insert(name.clone());
             } else if let Some(Err(error)) = complaint(&words, target.environment) {
                 wrong.push(format!("{name} on {}: {error}", target.environment));
             }
@@ -230,14 +226,14 @@ fn spirv_val_accepts_every_variant() {
         );
         eprintln!(
             "**** NOT THROUGH spirv-val, which is too old for cooperative matrices: {} ****",
-            unknown.join(", ")
+            Vec::from_iter(unknown).join(", ")
         );
     }
 }
 
 #[test]
 fn spirv_val_refuses_a_broken_module() {
-    let (_, source) = &variants()[0];
+    let source = &variants()[0].source;
     for target in &TARGETS {
         let words = translated(source, target).unwrap();
         let Some(found) = complaint(&words, target.environment) else {
