@@ -8,9 +8,10 @@
 // With one plane, x·y is the product of the f16 values. With two planes a value is high + low, x·y is
 // high·high + high·low + low·high, and f32 rows lose next to nothing.
 //
-// A workgroup of 256 computes a patch of tiles; of each, subgroup s owns $MATRIX_ROWS × $MATRIX_COLUMNS
-// matrices of $SIDE × $SIDE, so that every subgroup takes part in handing over every tile. Slices in
-// workgroup memory are skewed by 16 bytes per row.
+// A workgroup of 256 computes a patch of tiles; of each, a subgroup owns $MATRIX_ROWS rows of
+// $PARTS · $MATRIX_COLUMNS matrices of $SIDE × $SIDE, so that all take part in handing over every tile, in
+// $PARTS parts of 64 × $PART_COLUMNS products that fit the scratch memory. Slices in workgroup memory are
+// skewed by 16 bytes per row.
 //
 // An operation's file follows: `params` at binding 0, its own buffers from binding 3 on, an entry point
 // that calls `products`, and `epilogue`, which is handed the tiles one by one, in uniform control flow
@@ -31,9 +32,10 @@ struct Eight {
 
 const PATCH: u32 = $PATCHu;
 const LANES: u32 = 256u;
-// Vectors of four per row of a slice, and per row of a tile that is handed over.
+// Vectors of four per row of a slice, and per row of a part that is handed over.
 const STRIDE: u32 = 10u;
-const TILE_STRIDE: u32 = 17u;
+const PART_VECTORS: u32 = $PART_COLUMNSu / 4u;
+const PART_STRIDE: u32 = PART_VECTORS + 1u;
 const PLANES: u32 = $PLANESu;
 // 2⁻²⁸: a product of stored rows times this is the product of the rows.
 const UNSCALE: f32 = 3.7252902984619140625e-9;
@@ -43,7 +45,7 @@ const UNSCALE: f32 = 3.7252902984619140625e-9;
 
 var<workgroup> x_slice: array<vec4<f16>, PATCH * 64u * STRIDE>;
 var<workgroup> y_slice: array<vec4<f16>, PATCH * 64u * STRIDE>;
-var<workgroup> scratch: array<vec4<f32>, 64u * TILE_STRIDE>;
+var<workgroup> scratch: array<vec4<f32>, 64u * PART_STRIDE>;
 
 // Scratch memory of an epilogue: 512 vectors.
 fn scratch_put(at: u32, value: vec4<f32>) {
@@ -59,7 +61,7 @@ fn scratch_get(at: u32) -> vec4<f32> {
 fn products(x_tile: u32, y_tile: u32, slices: u32, lane: u32) {
     let subgroup = lane / $SUBGROUPu;
     let own_row = subgroup / $SUBGROUP_COLUMNSu * $MATRIX_ROWSu * $SIDEu;
-    let own_column = subgroup % $SUBGROUP_COLUMNSu * $MATRIX_COLUMNSu * $SIDEu;
+    let own_column = subgroup % $SUBGROUP_COLUMNSu * $SIDEu;
     let put = lane / 4u * STRIDE + lane % 4u * 2u;
     // Planes as a run of slices: of x high, high, low, of y high, low, high.
     let steps = select(1u, 3u, PLANES == 2u) * slices;
@@ -72,8 +74,10 @@ fn products(x_tile: u32, y_tile: u32, slices: u32, lane: u32) {
 #for r in PATCH
 #for m in MATRIX_ROWS
 #for c in PATCH
+#for h in PARTS
 #for n in MATRIX_COLUMNS
-    var sums_$r_$m_$c_$n: Sums;
+    var sums_$r_$m_$c_$h_$n: Sums;
+#end
 #end
 #end
 #end
@@ -102,34 +106,42 @@ fn products(x_tile: u32, y_tile: u32, slices: u32, lane: u32) {
 #end
 #end
 #for c in PATCH
+#for h in PARTS
 #for n in MATRIX_COLUMNS
-            let y_$c_$n = coopLoad<MatrixY>(&y_slice[($cu * 64u + own_column + $nu * $SIDEu) * STRIDE + k / 4u], STRIDE);
+            let y_$c_$h_$n = coopLoad<MatrixY>(&y_slice[($cu * 64u + $hu * $PART_COLUMNSu + $nu * $SUBGROUP_COLUMNSu * $SIDEu + own_column) * STRIDE + k / 4u], STRIDE);
 #for r in PATCH
 #for m in MATRIX_ROWS
-            sums_$r_$m_$c_$n = coopMultiplyAdd(x_$r_$m, y_$c_$n, sums_$r_$m_$c_$n);
+            sums_$r_$m_$c_$h_$n = coopMultiplyAdd(x_$r_$m, y_$c_$h_$n, sums_$r_$m_$c_$h_$n);
+#end
 #end
 #end
 #end
 #end
         }
     }
-    let start = lane / 16u * 4u * TILE_STRIDE + lane % 16u;
+    let part = lane % 16u / PART_VECTORS;
+    let start = lane / 16u * 4u * PART_STRIDE + lane % 16u % PART_VECTORS;
 #for r in PATCH
 #for c in PATCH
+    var tile_$r_$c: mat4x4<f32>;
+#for h in PARTS
     workgroupBarrier();
 #for m in MATRIX_ROWS
 #for n in MATRIX_COLUMNS
-    let done_$r_$m_$c_$n = sums_$r_$m_$c_$n;
-    coopStoreT(done_$r_$m_$c_$n, &scratch[(own_row + $mu * $SIDEu) * TILE_STRIDE + (own_column + $nu * $SIDEu) / 4u], TILE_STRIDE);
+    let done_$r_$m_$c_$h_$n = sums_$r_$m_$c_$h_$n;
+    coopStoreT(done_$r_$m_$c_$h_$n, &scratch[(own_row + $mu * $SIDEu) * PART_STRIDE + ($nu * $SUBGROUP_COLUMNSu * $SIDEu + own_column) / 4u], PART_STRIDE);
 #end
 #end
     workgroupBarrier();
-    let tile_$r_$c = mat4x4<f32>(
-        scratch[start],
-        scratch[start + TILE_STRIDE],
-        scratch[start + 2u * TILE_STRIDE],
-        scratch[start + 3u * TILE_STRIDE],
-    );
+    if part == $hu {
+        tile_$r_$c = mat4x4<f32>(
+            scratch[start],
+            scratch[start + PART_STRIDE],
+            scratch[start + 2u * PART_STRIDE],
+            scratch[start + 3u * PART_STRIDE],
+        );
+    }
+#end
     workgroupBarrier();
     epilogue(x_tile + $ru, y_tile + $cu, tile_$r_$c * UNSCALE, lane);
 #end

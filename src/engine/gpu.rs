@@ -109,6 +109,17 @@ impl GpuBlock {
 }
 
 impl GpuBackend {
+    /// The adapter that a choice means, with one core for everything that it can do.
+    fn on_core(choice: &DeviceChoice, core: &str) -> Result<Self> {
+        let adapter = adapters::choose(choice)?;
+        let candidates = cores::candidates(&adapter);
+        let core = cores::named(&candidates, core)?;
+        let mut this = Self::bare(&adapter, None)?;
+        this.choice = Choice::only(core, &adapter.limits());
+        this.info.precision = this.choice.precision();
+        Ok(this)
+    }
+
     pub(super) fn new(choice: &DeviceChoice, threads: Option<usize>) -> Result<Self> {
         let adapter = adapters::choose(choice)?;
         let mut this = Self::bare(&adapter, threads)?;
@@ -218,7 +229,7 @@ impl GpuBackend {
                 None
             },
             sq_norms: if summed {
-                let sq_norms = self.pool.install(|| pack::sq_norms(rows));
+                let sq_norms = self.pool.install(|| pack::sq_norms(core, rows));
                 Some(self.device.input(&sq_norms)?)
             } else {
                 None

@@ -14,7 +14,7 @@ use super::{GpuBackend, adapters, pack, project};
 use crate::embeddings::Rows;
 use crate::engine::score;
 use crate::engine::tiles::Operation;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stats::rng::Philox;
 
 /// How a product core fared on an adapter.
@@ -338,8 +338,13 @@ pub(super) fn product_seconds(
 }
 
 /// The candidate of that name.
-pub(super) fn named<'a>(candidates: &'a [Core], name: &str) -> Option<&'a Core> {
-    candidates.iter().find(|core| core.name() == name)
+pub(super) fn named(candidates: &[Core], name: &str) -> Result<Core> {
+    let found = candidates.iter().find(|core| core.name() == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = candidates.iter().map(|core| core.name()).collect();
+        let fact = format!("no core of this adapter, which has {}", names.join(", "));
+        Error::input(name, fact)
+    })
 }
 
 /// A backend on the adapter that a choice means, its candidates and their reports, measured now.

@@ -1,10 +1,13 @@
 //! Measurements of an adapter, for benches and checks on real devices.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::GpuBackend;
 use super::cores::{self, CoreReport};
-use crate::engine::DeviceChoice;
-use crate::error::{Error, Result};
+use crate::engine::any::AnyBackend;
+use crate::engine::{DeviceChoice, Engine, Silent};
+use crate::error::Result;
 
 /// Every core that the adapter can run, held to known answers and raced, now and without any cache.
 ///
@@ -13,6 +16,18 @@ use crate::error::{Error, Result};
 pub fn cores(choice: &DeviceChoice) -> Result<Vec<CoreReport>> {
     let (backend, candidates) = cores::measured(choice)?;
     Ok(cores::trial(&backend, &candidates))
+}
+
+/// An engine on the adapter with one core for every operation that can use it, whatever its grade.
+///
+/// # Errors
+/// The adapter has no such core, or cannot be opened.
+pub fn engine(choice: &DeviceChoice, core: &str, memory: u64) -> Result<Engine> {
+    Ok(Engine {
+        backend: AnyBackend::Gpu(Box::new(GpuBackend::on_core(choice, core)?)),
+        memory,
+        progress: Arc::new(Silent),
+    })
 }
 
 /// Seconds of `runs` products of `[n, m, d]`: n × d by (m × d)ᵀ on a core, maxima written only.
@@ -26,11 +41,8 @@ pub fn product_seconds(
     runs: usize,
 ) -> Result<Vec<f64>> {
     let (backend, candidates) = cores::measured(choice)?;
-    let found = cores::named(&candidates, core).ok_or_else(|| {
-        let names: Vec<_> = candidates.iter().map(|core| core.name()).collect();
-        Error::input(core, format!("no such core, found {}", names.join(", ")))
-    })?;
-    cores::product_seconds(&backend, *found, shape, runs)
+    let core = cores::named(&candidates, core)?;
+    cores::product_seconds(&backend, core, shape, runs)
 }
 
 /// Seconds of `runs` transfers of `bytes` bytes: to the device, and back.

@@ -115,23 +115,32 @@ fn by_row<const PLANES: usize>(rows: Rows<'_>, slice: usize) -> Vec<f16> {
     packed
 }
 
-/// ‖x‖² per row, f64 rounded to f32, padded with 0 to whole panels.
-pub(super) fn sq_norms(rows: Rows<'_>) -> Vec<f32> {
+/// ‖x‖² per row as the core holds it, f64 rounded to f32, padded with 0 to whole panels.
+pub(super) fn sq_norms(core: Core, rows: Rows<'_>) -> Vec<f32> {
+    let sq_norm = |row: &[f32]| {
+        if core.is_full_grade() {
+            score::dot(row, row) as f32
+        } else {
+            row.iter().map(|&v| f64::from(held(v)).powi(2)).sum::<f64>() as f32
+        }
+    };
     let mut sq_norms = vec![0.0f32; panels(rows.len()) * SIDE];
     sq_norms
         .par_iter_mut()
         .zip(rows.values().par_chunks(rows.dim()))
-        .for_each(|(sq_norm, row)| *sq_norm = score::dot(row, row) as f32);
+        .for_each(|(to, row)| *to = sq_norm(row));
     sq_norms
+}
+
+/// A value as cores of f16 hold it.
+fn held(value: f32) -> f32 {
+    f16::from_f32(value * HALF_SCALE).to_f32() / HALF_SCALE
 }
 
 /// ‖x − x̃‖ per row, x̃ being the row in f16 as a core of that grade holds it.
 pub(super) fn half_residuals(rows: Rows<'_>) -> Vec<f64> {
     let residual = |row: &[f32]| {
-        let square = |&v: &f32| {
-            let held = f16::from_f32(v * HALF_SCALE).to_f32() / HALF_SCALE;
-            (f64::from(v) - f64::from(held)).powi(2)
-        };
+        let square = |&v: &f32| (f64::from(v) - f64::from(held(v))).powi(2);
         row.iter().map(square).sum::<f64>().sqrt()
     };
     rows.values().par_chunks(rows.dim()).map(residual).collect()
@@ -237,7 +246,16 @@ mod tests {
         // Subnormal halves lose more of themselves, but never more than half their spacing.
         let tiny = [1e-9f32; 4];
         assert!(half_residuals(Rows::new(&tiny, 4))[0] <= 2.0 * 2f64.powi(-25 - 14));
-        let norms = sq_norms(Rows::new(&exact, 4));
-        assert_eq!((norms.len(), norms[0], norms[1]), (128, 1.3125, 0.0));
+        let half = Core {
+            arithmetic: Arithmetic::F16,
+            ..Core::PLAIN
+        };
+        for core in [Core::PLAIN, half] {
+            let norms = sq_norms(core, Rows::new(&exact, 4));
+            assert_eq!((norms.len(), norms[0], norms[1]), (128, 1.3125, 0.0));
+        }
+        let third = [1.0f32 / 3.0];
+        let norm = |core| sq_norms(core, Rows::new(&third, 1))[0];
+        assert!(norm(half) != norm(Core::PLAIN) && (norm(half) * 9.0 - 1.0).abs() < 1e-3);
     }
 }

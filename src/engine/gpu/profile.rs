@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::GpuBackend;
 use super::cores::{self, Choice, CoreReport};
 use super::shaders;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The cores of an adapter as they were when it was first used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,16 +44,9 @@ pub(super) fn choice(backend: &GpuBackend, adapter: &wgpu::Adapter) -> Result<Ch
     let candidates = cores::candidates(adapter);
     let limits = adapter.limits();
     if let Ok(name) = std::env::var(FORCED_CORE) {
-        let core = cores::named(&candidates, &name).ok_or_else(|| {
-            let names: Vec<_> = candidates.iter().map(|core| core.name()).collect();
-            let fact = format!(
-                "\"{name}\" is no core of {}, which has {}",
-                backend.info.name,
-                names.join(", ")
-            );
-            Error::input(FORCED_CORE, fact)
-        })?;
-        return Ok(Choice::only(*core, &limits));
+        let core = cores::named(&candidates, &name)
+            .map_err(|error| error.hint(format!("{FORCED_CORE} names a core")))?;
+        return Ok(Choice::only(core, &limits));
     }
     let reports = profile(backend, adapter).cores;
     Ok(Choice::fastest(&candidates, &reports, &limits))

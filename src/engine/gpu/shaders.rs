@@ -78,6 +78,12 @@ impl Matrices {
         matches!(self.side, 8 | 16) && rows > 0 && columns > 0
     }
 
+    /// Parts in which a tile is handed over: halves where that is possible, to spare workgroup memory.
+    fn parts(self) -> u32 {
+        let [_, columns, _] = self.shares();
+        if columns.is_multiple_of(2) { 2 } else { 1 }
+    }
+
     /// Rows and columns of matrices of a tile that a subgroup owns, and subgroups side by side.
     fn shares(self) -> [u32; 3] {
         let (matrices, subgroups) = (64 / self.side.max(1), WORKGROUP / self.subgroup.max(1));
@@ -172,8 +178,9 @@ impl Core {
     /// Workgroup memory in bytes.
     fn storage(&self) -> u32 {
         let patch = self.patch as u32;
-        if self.is_cooperative() {
-            2 * patch * 64 * 10 * 8 + 64 * 17 * 16
+        if let Some(matrices) = self.matrices() {
+            let part_vectors = 16 / matrices.parts() + 1;
+            2 * patch * 64 * 10 * 8 + 64 * part_vectors * 16
         } else {
             2 * patch * WORKGROUP * 16
         }
@@ -191,14 +198,17 @@ impl Core {
             return rows.to_owned() + &expand(core, &[patch]);
         };
         let [rows, columns, across] = matrices.shares();
+        let parts = matrices.parts();
         let constants = [
             patch,
+            ("PARTS", parts),
+            ("PART_COLUMNS", 64 / parts),
             ("PLANES", if self.is_full_grade() { 2 } else { 1 }),
             ("SIDE", matrices.side),
             ("SUBGROUP_COLUMNS", across),
             ("SUBGROUP", matrices.subgroup),
             ("MATRIX_ROWS", rows),
-            ("MATRIX_COLUMNS", columns),
+            ("MATRIX_COLUMNS", columns / parts),
         ];
         let core = include_str!("../../../shaders/common/product_cooperative.wgsl");
         expand(core, &constants)
