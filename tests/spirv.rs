@@ -99,8 +99,10 @@ fn translated(source: &str, target: &Target) -> Result<Vec<u32>, String> {
 }
 
 /// The module without layouts of arrays and structs that no buffer holds. naga gives every type its
-/// layout, which Vulkan forbids for workgroup and local memory (gfx-rs/wgpu#7696). Drivers overlook it and
-/// wgpu silences the message, but `spirv-val` stops there, and what else is wrong would not be seen.
+/// layout, which Vulkan forbids for workgroup memory and SPIR-V 1.5 for local variables
+/// (gfx-rs/wgpu#7696). Drivers overlook it and wgpu silences the message, but `spirv-val` stops there, and
+/// what else is wrong would not be seen. A type that is both in a buffer and in a local variable keeps its
+/// layout: the module then says that it is SPIR-V 1.4, which newer targets take too.
 fn without_needless_layouts(words: &[u32]) -> Vec<u32> {
     const TYPE_ARRAY: u32 = 28;
     const TYPE_RUNTIME_ARRAY: u32 = 29;
@@ -114,6 +116,8 @@ fn without_needless_layouts(words: &[u32]) -> Vec<u32> {
     const BUFFERS: [u32; 3] = [2, 9, 12];
 
     let (header, mut rest) = words.split_at(5);
+    let mut header = header.to_vec();
+    header[1] = header[1].min(0x0001_0400);
     let mut instructions = Vec::new();
     while let Some(&first) = rest.first() {
         let (instruction, after) = rest.split_at(first as usize >> 16);
@@ -142,7 +146,7 @@ fn without_needless_layouts(words: &[u32]) -> Vec<u32> {
         MEMBER_DECORATE => i[3] != OFFSET || in_buffers.contains(&i[1]),
         _ => true,
     });
-    [header, &instructions.concat()].concat()
+    [header, instructions.concat()].concat()
 }
 
 /// What `spirv-val` finds wrong with a module; `None` where there is no `spirv-val`.
