@@ -1,5 +1,6 @@
 //! One integration-test binary: faster to link, helpers shared.
 
+mod adversarial;
 mod architecture;
 mod cli;
 mod fixtures;

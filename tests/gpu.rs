@@ -418,6 +418,49 @@ fn neither_blocks_nor_threads_change_a_bit() {
     }
 }
 
+/// A device that binds 1 MiB and dispatches 64 × 64 workgroups computes the same in many small steps.
+#[test]
+fn tiny_limits_change_no_bit() {
+    if gpu(MEMORY).is_none() {
+        return;
+    }
+    let (n, m, dim) = (700, 9000, 33);
+    let (xs, ys) = (normal(n, dim, 9), normal(m, dim, 10));
+    let (x, y) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
+    let groups: Vec<u32> = (0..(n + m) as u32).collect();
+    let cut = |rows: &[u32]| rows.chunks(500).map(<[u32]>::to_vec).collect::<Vec<_>>();
+    let layout = BlockLayout::new(n, &[cut(&groups[..n]), cut(&groups[n..])].concat(), &groups);
+    let kernels = KernelFamily {
+        gamma: 0.01,
+        rbf: 2,
+        energy: false,
+        offsets: vec![0.25; 2],
+    };
+    let results = |engine: &Engine| {
+        (
+            engine.pair_histogram(x, Some(y)).unwrap(),
+            engine.pair_sums(x, y, &layout, &kernels, None).unwrap(),
+            engine.nearest(x, y, 10, Metric::Dot, None).unwrap(),
+            engine.gram(y, y).unwrap(),
+            engine.project(y, x.slice(0..70)).unwrap(),
+        )
+    };
+    let choice = DeviceChoice::Gpu;
+    for core in ["f32-64", "f32-128"] {
+        let whole = measure::engine(&choice, core, MEMORY).unwrap();
+        let tiny = measure::limited_engine(&choice, core, MEMORY, [1 << 20, 64]).unwrap();
+        assert_eq!(results(&tiny), results(&whole), "{core}");
+        // What cannot be cut any further is an error, and says so.
+        let wide = normal(3, 5000, 11);
+        let wide = Rows::new(&wide, 5000);
+        let error = tiny.gram(wide, wide).unwrap_err();
+        assert!(
+            error.is_device() && error.to_string().contains("binds at most 1048576"),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn a_device_is_found_by_name_or_missed_with_a_list() {
     let Some(first) = vecdrift::engine::gpu::adapters().into_iter().next() else {

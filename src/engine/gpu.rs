@@ -40,9 +40,9 @@ mod schedule;
 #[doc(hidden)]
 pub mod shaders;
 
-pub use adapters::{AdapterInfo, adapters, hardware_adapter};
+pub use adapters::{AdapterInfo, adapter_index, adapters, hardware_adapter};
 pub use cores::CoreReport;
-pub use profile::DeviceProfile;
+pub use profile::{DeviceProfile, KnownProfile, profile};
 
 /// Rows and columns of a product tile, and rows of a panel.
 const SIDE: usize = 64;
@@ -109,28 +109,35 @@ impl GpuBlock {
 }
 
 impl GpuBackend {
-    /// The adapter that a choice means, with one core for everything that it can do.
-    fn on_core(choice: &DeviceChoice, core: &str) -> Result<Self> {
+    /// The adapter that a choice means, with one core for everything that it can do. `limit` may take away
+    /// from what the adapter allows.
+    fn on_core(
+        choice: &DeviceChoice,
+        core: &str,
+        limit: impl FnOnce(&mut wgpu::Limits),
+    ) -> Result<Self> {
         let adapter = adapters::choose(choice)?;
+        let mut limits = adapter.limits();
+        limit(&mut limits);
         let candidates = cores::candidates(&adapter);
         let core = cores::named(&candidates, core)?;
-        let mut this = Self::bare(&adapter, None)?;
-        this.choice = Choice::only(core, &adapter.limits());
+        let mut this = Self::bare(&adapter, limits.clone(), None)?;
+        this.choice = Choice::only(core, &limits);
         this.info.precision = this.choice.precision();
         Ok(this)
     }
 
     pub(super) fn new(choice: &DeviceChoice, threads: Option<usize>) -> Result<Self> {
         let adapter = adapters::choose(choice)?;
-        let mut this = Self::bare(&adapter, threads)?;
+        let mut this = Self::bare(&adapter, adapter.limits(), threads)?;
         this.choice = profile::choice(&this, &adapter)?;
         this.info.precision = this.choice.precision();
         Ok(this)
     }
 
     /// A backend that knows no core but the plain one.
-    fn bare(adapter: &wgpu::Adapter, threads: Option<usize>) -> Result<Self> {
-        let device = Device::open(adapter)?;
+    fn bare(adapter: &wgpu::Adapter, limits: wgpu::Limits, threads: Option<usize>) -> Result<Self> {
+        let device = Device::open(adapter, limits)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.unwrap_or(0))
             .build()

@@ -59,6 +59,14 @@ fn has_device_files() -> bool {
     !cfg!(target_os = "linux") || FILES.iter().any(|path| std::path::Path::new(path).exists())
 }
 
+/// The index in [`adapters`] of the one that `choice` means.
+///
+/// # Errors
+/// There is none.
+pub fn adapter_index(choice: &DeviceChoice) -> Result<usize> {
+    position(choice, &adapters())
+}
+
 /// The adapter that `choice` means.
 pub(super) fn choose(choice: &DeviceChoice) -> Result<wgpu::Adapter> {
     let mut adapters = all();

@@ -350,7 +350,8 @@ pub(super) fn named(candidates: &[Core], name: &str) -> Result<Core> {
 /// A backend on the adapter that a choice means, its candidates and their reports, measured now.
 pub(super) fn measured(choice: &crate::engine::DeviceChoice) -> Result<(GpuBackend, Vec<Core>)> {
     let adapter = adapters::choose(choice)?;
-    Ok((GpuBackend::bare(&adapter, None)?, candidates(&adapter)))
+    let backend = GpuBackend::bare(&adapter, adapter.limits(), None)?;
+    Ok((backend, candidates(&adapter)))
 }
 
 #[cfg(test)]

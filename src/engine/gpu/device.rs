@@ -59,8 +59,8 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Opens the adapter with all it has.
-    pub(super) fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+    /// Opens the adapter with all features that the cores can use, and some or all of its limits.
+    pub(super) fn open(adapter: &wgpu::Adapter, limits: wgpu::Limits) -> Result<Self> {
         let name = adapter.get_info().name;
         let cooperative = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let features = adapter.features() & (wgpu::Features::SHADER_F16 | cooperative);
@@ -75,7 +75,7 @@ impl Device {
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("vecdrift"),
             required_features: features,
-            required_limits: adapter.limits(),
+            required_limits: limits,
             experimental_features,
             ..wgpu::DeviceDescriptor::default()
         }))
@@ -470,7 +470,7 @@ mod tests {
     /// The device, or `None`, loudly, where there is none and none was promised.
     fn open() -> Option<Device> {
         match adapters::choose(&DeviceChoice::Gpu) {
-            Ok(adapter) => Some(Device::open(&adapter).unwrap()),
+            Ok(adapter) => Some(Device::open(&adapter, adapter.limits()).unwrap()),
             Err(error) if std::env::var("VECDRIFT_REQUIRE_GPU").as_deref() == Ok("1") => {
                 panic!("VECDRIFT_REQUIRE_GPU=1: {error}")
             }

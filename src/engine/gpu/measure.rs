@@ -23,11 +23,39 @@ pub fn cores(choice: &DeviceChoice) -> Result<Vec<CoreReport>> {
 /// # Errors
 /// The adapter has no such core, or cannot be opened.
 pub fn engine(choice: &DeviceChoice, core: &str, memory: u64) -> Result<Engine> {
-    Ok(Engine {
-        backend: AnyBackend::Gpu(Box::new(GpuBackend::on_core(choice, core)?)),
+    Ok(of_backend(
+        GpuBackend::on_core(choice, core, |_| ())?,
+        memory,
+    ))
+}
+
+/// The same on a device that binds at most `binding` bytes and takes at most `workgroups` workgroups along
+/// a side of a dispatch.
+///
+/// # Errors
+/// Likewise.
+pub fn limited_engine(
+    choice: &DeviceChoice,
+    core: &str,
+    memory: u64,
+    [binding, workgroups]: [u32; 2],
+) -> Result<Engine> {
+    let limit = |limits: &mut wgpu::Limits| {
+        limits.max_storage_buffer_binding_size = binding.into();
+        limits.max_compute_workgroups_per_dimension = workgroups;
+    };
+    Ok(of_backend(
+        GpuBackend::on_core(choice, core, limit)?,
+        memory,
+    ))
+}
+
+fn of_backend(backend: GpuBackend, memory: u64) -> Engine {
+    Engine {
+        backend: AnyBackend::Gpu(Box::new(backend)),
         memory,
         progress: Arc::new(Silent),
-    })
+    }
 }
 
 /// Seconds of `runs` products of `[n, m, d]`: n × d by (m × d)ᵀ on a core, maxima written only.

@@ -127,7 +127,6 @@ pub(super) fn nearest(
                     let (entries, scores) = (entries.finish()?, scores.finish()?);
                     let entries: &[u32] = entries.as_slice(used);
                     let scores: &[f32] = scores.as_slice(used * width);
-                    device.numbers(name, scores)?;
                     let survivors: &[[u32; 2]] = survivors.as_slice(rows.len());
                     backend.pool.install(|| {
                         found[rows.clone()]
@@ -135,18 +134,21 @@ pub(super) fn nearest(
                             .zip(survivors)
                             .zip(rows.clone())
                             .filter(|((_, kept), _)| kept[1] != OVERFLOW)
-                            .for_each_init(Vec::new, |scratch, ((list, kept), query)| {
+                            .try_for_each_init(Vec::new, |scratch, ((list, kept), query)| {
                                 let [first, count] = kept.map(|v| v as usize);
                                 let bins = &entries[first..first + count];
                                 let scores = &scores[first * width..(first + count) * width];
+                                // Where a query found no room, nothing is written: so each one's own.
+                                device.numbers(name, scores)?;
                                 scratch.clear();
                                 for (bin, scores) in bins.iter().zip(scores.chunks_exact(width)) {
                                     let first = bin * width as u32;
                                     scratch.extend(scores.iter().copied().zip(first..));
                                 }
                                 *list = request.rescore(query, scratch);
-                            });
-                    });
+                                Ok(())
+                            })
+                    })?;
                     let maxima = maxima.finish()?;
                     let maxima: &[f32] = maxima.as_slice(overflown.len() * bins);
                     device.numbers(name, maxima)?;

@@ -13,9 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::GpuBackend;
 use super::cores::{self, Choice, CoreReport};
-use super::shaders;
+use super::{GpuBackend, adapters, shaders};
+use crate::engine::DeviceChoice;
 use crate::error::Result;
 
 /// The cores of an adapter as they were when it was first used.
@@ -29,6 +29,15 @@ pub struct DeviceProfile {
     pub shaders: String,
     /// The cores, in the order of their race.
     pub cores: Vec<CoreReport>,
+}
+
+/// A profile, and where it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct KnownProfile {
+    /// The file; `None` where nothing could be kept.
+    pub file: Option<String>,
+    /// What is known.
+    pub profile: DeviceProfile,
 }
 
 /// Names one core for everything that it can do, whatever its grade and speed. For tests.
@@ -48,12 +57,22 @@ pub(super) fn choice(backend: &GpuBackend, adapter: &wgpu::Adapter) -> Result<Ch
             .map_err(|error| error.hint(format!("{FORCED_CORE} names a core")))?;
         return Ok(Choice::only(core, &limits));
     }
-    let reports = profile(backend, adapter).cores;
+    let reports = known(backend, adapter, false).profile.cores;
     Ok(Choice::fastest(&candidates, &reports, &limits))
 }
 
+/// What is known of the adapter that a choice means; `anew`: measured now.
+///
+/// # Errors
+/// No such adapter, or it cannot be opened.
+pub fn profile(choice: &DeviceChoice, anew: bool) -> Result<KnownProfile> {
+    let adapter = adapters::choose(choice)?;
+    let backend = GpuBackend::bare(&adapter, adapter.limits(), None)?;
+    Ok(known(&backend, &adapter, anew))
+}
+
 /// What is known of an adapter: remembered, kept in the cache folder, or measured now.
-pub(super) fn profile(backend: &GpuBackend, adapter: &wgpu::Adapter) -> DeviceProfile {
+fn known(backend: &GpuBackend, adapter: &wgpu::Adapter, anew: bool) -> KnownProfile {
     let info = adapter.get_info();
     let mut wanted = DeviceProfile {
         adapter: format!("{} ({})", info.name, info.backend),
@@ -65,12 +84,15 @@ pub(super) fn profile(backend: &GpuBackend, adapter: &wgpu::Adapter) -> DevicePr
     // Held while measuring, so that two engines that open at once do not disturb each other's race.
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
-    if let Some(profile) = known.get(&key) {
-        return profile.clone();
-    }
     let file = folder().map(|folder| folder.join(file_name(&wanted)));
-    let kept = file.as_ref().and_then(|file| read(file, &wanted));
-    let profile = kept.unwrap_or_else(|| {
+    let remembered = || known.get(&key).cloned();
+    let kept = || file.as_ref().and_then(|file| read(file, &wanted));
+    let found = if anew {
+        None
+    } else {
+        remembered().or_else(kept)
+    };
+    let profile = found.unwrap_or_else(|| {
         wanted.cores = cores::trial(backend, &cores::candidates(adapter));
         if let Some(file) = &file {
             // Where nothing can be kept, the next run measures again: slower, and no less right.
@@ -79,7 +101,12 @@ pub(super) fn profile(backend: &GpuBackend, adapter: &wgpu::Adapter) -> DevicePr
         wanted
     });
     known.insert(key, profile.clone());
-    profile
+    KnownProfile {
+        file: file
+            .filter(|file| file.exists())
+            .map(|file| file.display().to_string()),
+        profile,
+    }
 }
 
 fn file_name(profile: &DeviceProfile) -> String {
