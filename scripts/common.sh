@@ -25,6 +25,11 @@ apt_install() {
     "${apt[@]}" install -y --no-install-recommends "$@" || true
 }
 
+# Paths of the executables of one kind (bin, bench) among Cargo's messages on standard input.
+executables() {
+    sed -n '/"kind":\["'"$1"'"\]/s/.*"executable":"\([^"]*\)".*/\1/p'
+}
+
 # Builds the unit-test and the integration-test binary and prints their paths: test_binaries [CARGO FLAG...]
 test_binaries() {
     local paths
