@@ -330,8 +330,11 @@ mod tests {
         };
         let (xs, ys) = (values(n, 0), values(m, 1));
         let (x_rows, y_rows) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
-        let load = |rows| backend.load(Operation::PairHistogram, rows);
-        let (x, y) = (load(x_rows)?, load(y_rows)?);
+        let both = |operation| -> Result<_> {
+            let load = |rows| backend.load(operation, rows);
+            Ok((load(x_rows)?, load(y_rows)?))
+        };
+        let (x, y) = both(Operation::PairHistogram)?;
         let histograms = vec![
             backend.pair_histogram(&x, &x, true)?,
             backend.pair_histogram(&x, &y, false)?,
@@ -344,6 +347,7 @@ mod tests {
             offsets: vec![0.5; 5],
         };
         let groups: Vec<u32> = (0..m as u32).collect();
+        let (x, y) = both(Operation::PairSums)?;
         let mut sums = Vec::new();
         for (y, y_groups, diagonal) in [(&x, &groups[..n], true), (&y, &groups[..], false)] {
             let request = SumsRequest {
@@ -372,14 +376,18 @@ mod tests {
             exclude: None,
             screen_error: 1e-4,
         };
+        let (x, y) = both(Operation::Nearest)?;
         let lists = backend.nearest(&x, &y, request)?;
 
-        let first = load(y_rows.slice(0..n))?;
+        let (x, _) = both(Operation::Gram)?;
+        let first = backend.load(Operation::Gram, y_rows.slice(0..n))?;
+        let gram = backend.gram(&x, &first)?;
+        let (x, y) = both(Operation::Project)?;
         Ok(AllResults {
             histograms,
             sums,
             lists,
-            gram: backend.gram(&x, &first)?,
+            gram,
             projected: backend.project(&x, &y)?,
         })
     }

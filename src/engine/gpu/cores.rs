@@ -277,11 +277,13 @@ fn known_answer(backend: &GpuBackend, core: Core) -> CoreReport {
         );
     report.max_error = worst.is_finite().then_some(worst);
     let bits = |products: &[f32]| products.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let no_number = first.iter().any(|v| !v.is_finite());
     let same_again = (1..REPEATS).try_fold(true, |same, _| {
         computed().map(|again| same && bits(&again) == bits(&first))
     });
     report.failure = match same_again {
         Err(error) => Some(error.to_string()),
+        Ok(_) if no_number => Some("NaN or infinity for finite rows".to_owned()),
         Ok(false) => Some("two runs on the same rows differ".to_owned()),
         Ok(true) if worst <= bound => None,
         Ok(true) => Some(format!("off by {worst:.1e}, at most {bound:.1e} is right")),
@@ -369,6 +371,51 @@ mod tests {
         }
     }
 
+    /// A core that is compiled wrong is found, named, and not used.
+    #[test]
+    fn a_wrong_core_is_named_and_never_used() {
+        let (backend, candidates) = match measured(&crate::engine::DeviceChoice::Gpu) {
+            Ok(opened) => opened,
+            Err(error) if std::env::var("VECDRIFT_REQUIRE_GPU").as_deref() == Ok("1") => {
+                panic!("VECDRIFT_REQUIRE_GPU=1: {error}")
+            }
+            Err(error) => return eprintln!("**** NO GPU TEST WAS RUN: {error} ****"),
+        };
+        let core = Core {
+            patch: 2,
+            ..Core::PLAIN
+        };
+        assert!(known_answer(&backend, core).passed);
+        for (from, to, why) in [
+            ("* UNSCALE", "* UNSCALE * 1.0001", "off by"),
+            ("x_1.y * y_0", "x_1.x * y_0", "off by"),
+            (
+                "* UNSCALE",
+                "* bitcast<f32>(0x7fc00000u + params.pad_0)",
+                "NaN",
+            ),
+            (
+                "row < params.x_rows",
+                "row + 1u < params.x_rows",
+                "unwritten",
+            ),
+        ] {
+            let mut shader = Shader::new(&PROJECT, core);
+            shader.source = shader.source.replace(from, to);
+            let pipeline = backend.device.pipeline(&shader).unwrap();
+            let mut pipelines = backend.pipelines.lock().unwrap();
+            pipelines.insert((PROJECT.name, core), std::sync::Arc::new(pipeline));
+            drop(pipelines);
+            let wrong = known_answer(&backend, core);
+            assert!(!wrong.passed, "{from} -> {to}");
+            let failure = wrong.failure.as_ref().unwrap();
+            assert!(failure.contains(why), "{from} -> {to}: {failure}");
+            let reports = [wrong, report(Core::PLAIN, 0.1, true)];
+            let choice = Choice::fastest(&candidates, &reports, backend.device.limits());
+            assert_eq!(choice.core(Operation::Nearest), Core::PLAIN);
+        }
+    }
+
     #[test]
     fn the_fastest_core_that_is_right_and_fits_is_used() {
         let matrices = Matrices {
@@ -409,7 +456,7 @@ mod tests {
         assert_eq!(choice.core(Operation::PairSums), cores[1]);
         // Histograms need memory of their own.
         let little = wgpu::Limits {
-            max_compute_workgroup_storage_size: 40_000,
+            max_compute_workgroup_storage_size: 32_768,
             ..limits.clone()
         };
         let choice = Choice::fastest(&cores, &reports(true), &little);

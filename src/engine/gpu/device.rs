@@ -366,17 +366,17 @@ impl Device {
 
     /// Begins to bring results back; the device may go on meanwhile.
     pub(super) fn read(&self, results: &wgpu::Buffer) -> Result<Readback<'_>> {
-        self.read_parts(results, &[0..results.size()])
+        self.read_parts(results, std::iter::once(0..results.size()))
     }
 
     /// The same for some ranges of bytes, which arrive one after the other.
     pub(super) fn read_parts(
         &self,
         results: &wgpu::Buffer,
-        parts: &[Range<u64>],
+        parts: impl Iterator<Item = Range<u64>> + Clone,
     ) -> Result<Readback<'_>> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.buffer(parts.iter().map(|part| part.end - part.start).sum(), usage)?;
+        let staging = self.buffer(parts.clone().map(|part| part.end - part.start).sum(), usage)?;
         let mut encoder = self.encoder()?;
         let mut to = 0;
         for part in parts {

@@ -50,16 +50,20 @@ struct Rescored<T> {
 enum Arriving<'a> {
     /// Every maximum of every query.
     Maxima(Readback<'a>),
-    /// Survivors, their bins and scores; the maxima of queries that have too many of them.
-    Survivors {
-        survivors: Results,
-        entries: Readback<'a>,
-        scores: Readback<'a>,
-        /// Bytes used of the two.
-        used: usize,
-        overflown: Vec<usize>,
-        maxima: Readback<'a>,
-    },
+    /// Survivors, their bins and scores.
+    Survivors(Box<Survivors<'a>>),
+}
+
+struct Survivors<'a> {
+    /// Per query, first entry and entries.
+    survivors: Results,
+    entries: Readback<'a>,
+    scores: Readback<'a>,
+    /// Entries that are used.
+    used: usize,
+    /// Queries that have too many survivors, and their maxima.
+    overflown: Vec<usize>,
+    maxima: Readback<'a>,
 }
 
 /// See [`crate::engine::Backend::nearest`].
@@ -116,14 +120,15 @@ pub(super) fn nearest(
                             })
                     })
                 }
-                Arriving::Survivors {
-                    survivors,
-                    entries,
-                    scores,
-                    used,
-                    overflown,
-                    maxima,
-                } => {
+                Arriving::Survivors(arriving) => {
+                    let Survivors {
+                        survivors,
+                        entries,
+                        scores,
+                        used,
+                        overflown,
+                        maxima,
+                    } = *arriving;
                     let (entries, scores) = (entries.finish()?, scores.finish()?);
                     let entries: &[u32] = entries.as_slice(used);
                     let scores: &[f32] = scores.as_slice(used * width);
@@ -330,20 +335,22 @@ impl<'a> Search<'a> {
             }
         }
         let row_bytes = self.bins as u64 * 4;
-        let wanted: Vec<Range<u64>> = overflown
-            .iter()
-            .map(|query| (query - rows.start) as u64 * row_bytes)
-            .map(|start| start..start + row_bytes)
-            .collect();
+        let maxima_of = |query: &usize| {
+            let start = (query - rows.start) as u64 * row_bytes;
+            start..start + row_bytes
+        };
         // Queries that overflow are few, or the band's maxima are as many as a band may bring back.
-        Ok(Arriving::Survivors {
+        let read_used = |buffer, bytes: usize| {
+            device.read_parts(buffer, std::iter::once(0..(used * bytes) as u64))
+        };
+        Ok(Arriving::Survivors(Box::new(Survivors {
             survivors,
-            entries: device.read_parts(&rescored.entries, &[0..used as u64 * 4])?,
-            scores: device.read_parts(&rescored.scores, &[0..(used * self.width) as u64 * 4])?,
+            entries: read_used(&rescored.entries, 4)?,
+            scores: read_used(&rescored.scores, self.width * 4)?,
             used,
+            maxima: device.read_parts(&screened.maxima, overflown.iter().map(maxima_of))?,
             overflown,
-            maxima: device.read_parts(&screened.maxima, &wanted)?,
-        })
+        })))
     }
 
     /// Selects by the maxima of a query and scores what survives.
