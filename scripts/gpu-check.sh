@@ -11,11 +11,11 @@
 #   VECDRIFT_GPU_CHECK_PARTS='a b …'     only these of: devices tests stress product nearest pair_sums
 #                                        pair_histogram transfer peers
 set -euo pipefail
-[[ $# -eq 1 && -x $1/gpu-bench ]] || {
+[[ $# -eq 1 && -e $1/gpu-bench.gz ]] || {
     echo "usage: $0 BINARY_DIR   (made by scripts/gpu-build.sh)" >&2
     exit 2
 }
-binaries=$(cd "$1" && pwd)
+folder=$(cd "$1" && pwd)
 scale=${VECDRIFT_GPU_CHECK_SCALE:-full}
 [[ $scale == @(full|tiny) ]] || {
     echo "VECDRIFT_GPU_CHECK_SCALE=$scale: full or tiny was expected" >&2
@@ -31,8 +31,8 @@ results=$out/parts.tsv
 
 export VECDRIFT_REQUIRE_GPU=1
 export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
-if ! ldconfig -p 2>/dev/null | grep -q libvulkan.so.1 && [[ -e $binaries/lib/libvulkan.so.1 ]]; then
-    export LD_LIBRARY_PATH=$binaries/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+if [[ -e $folder/lib/libvulkan.so.1 && $(ldconfig -p 2>/dev/null) != *libvulkan.so.1* ]]; then
+    export LD_LIBRARY_PATH=$folder/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 fi
 # Some containers mount NVIDIA's driver where no loader looks.
 nvidia=/usr/local/nvidia/share
@@ -43,16 +43,27 @@ if [[ -z ${VK_DRIVER_FILES:-} && -e $nvidia/vulkan/icd.d/nvidia_icd.json ]] &&
     export __EGL_VENDOR_LIBRARY_FILENAMES=$nvidia/glvnd/egl_vendor.d/10_nvidia.json
 fi
 
-# Tests find fixtures and program under the path where they were built.
-built_in=$(<"$binaries/built-in")
-if [[ ! -e $built_in ]] && mkdir -p "$(dirname "$built_in")" 2>/dev/null; then
-    stage=$(mktemp -d)
-    mkdir -p "$stage/$(dirname "$(<"$binaries/built-program")")"
-    ln -s "$binaries/fixtures" "$stage/fixtures"
-    ln -s "$binaries/vecdrift" "$stage/$(<"$binaries/built-program")"
-    if ln -s "$stage" "$built_in" 2>/dev/null; then
-        trap 'rm -f "$built_in"; rm -rf "$stage"' EXIT
-    fi
+# Unpacked into a folder of our own; tests find fixtures and program where they were built.
+binaries=$(mktemp -d)
+built_in=$(<"$folder/built-in")
+linked=
+clean_up() {
+    [[ -z $linked ]] || rm -f "$linked"
+    rm -rf "$binaries"
+}
+trap clean_up EXIT
+for packed in "$folder"/*.gz; do
+    name=${packed##*/}
+    gzip -dc "$packed" >"$binaries/${name%.gz}"
+    chmod 755 "$binaries/${name%.gz}"
+done
+program=$binaries/$(<"$folder/built-program")
+mkdir -p "$(dirname "$program")"
+ln -s "$binaries/vecdrift" "$program"
+ln -s "$folder/fixtures" "$binaries/fixtures"
+if [[ ! -e $built_in ]] && mkdir -p "$(dirname "$built_in")" 2>/dev/null &&
+    ln -s "$binaries" "$built_in" 2>/dev/null; then
+    linked=$built_in
 fi
 
 wanted() {
@@ -116,15 +127,15 @@ wanted pair_histogram && bench pair_histogram 300 pair_histogram
 wanted transfer && bench transfer 120 transfer
 if wanted peers; then
     for peer in torch_product torch_nearest torch_sums faiss cuvs keops; do
-        part "$peer" 600 python3 "$binaries/gpu_peers.py" "$peer" "$scale"
+        part "$peer" 600 python3 "$folder/gpu_peers.py" "$peer" "$scale"
     done
 fi
 
 device=$(sed -n 's/^{.*"device":"\([^"]*\)".*/\1/p' "$log" | head -n 1)
 slug=$(tr '[:upper:]' '[:lower:]' <<<"${device:-unknown}" | sed 's/([^)]*)//g; s/[^a-z0-9]\+/-/g; s/^-*//; s/-*$//')
 summary=$out/$(date -u +%Y-%m-%d)-$slug.md
-title="Commit $(<"$binaries/commit"), $(date -u +%Y-%m-%d), sizes \`$scale\`; \`scripts/gpu-check.sh\`."
-python3 "$binaries/gpu_summary.py" "$log" "$results" "$title" >"$summary"
+title="Commit $(<"$folder/commit"), $(date -u +%Y-%m-%d), sizes \`$scale\`; \`scripts/gpu-check.sh\`."
+python3 "$folder/gpu_summary.py" "$log" "$results" "$title" >"$summary"
 echo
 echo "==> $summary"
 failed=$(awk -F '\t' '$2 != 0 {print "  " $1 ": exit code " $2}' "$results")
