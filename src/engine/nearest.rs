@@ -118,10 +118,7 @@ impl NearestRequest<'_> {
                 continue;
             }
             for row in bin * bin_width..((bin + 1) * bin_width).min(self.base.len()) {
-                if self
-                    .exclude
-                    .is_some_and(|e| e.queries[query] == e.base[row])
-                {
+                if self.excludes(query, row) {
                     continue;
                 }
                 let exact = score::similarity(
@@ -141,6 +138,13 @@ impl NearestRequest<'_> {
 }
 
 impl NearestRequest<'_> {
+    /// Whether a query and a base row of the tile never meet.
+    #[inline(always)]
+    pub fn excludes(&self, query: usize, row: usize) -> bool {
+        self.exclude
+            .is_some_and(|e| e.queries[query] == e.base[row])
+    }
+
     /// The query's floor as a product of prepared rows, rounded down.
     #[inline(always)]
     pub fn scaled_floor(&self, query: usize) -> f64 {
@@ -153,10 +157,7 @@ impl NearestRequest<'_> {
     /// excluded. Reorders `candidates`.
     pub fn rescore(&self, query: usize, candidates: &mut Vec<(f32, u32)>) -> TopK {
         candidates.retain(|&(_, row)| {
-            (row as usize) < self.base.len()
-                && self
-                    .exclude
-                    .is_none_or(|e| e.queries[query] != e.base[row as usize])
+            (row as usize) < self.base.len() && !self.excludes(query, row as usize)
         });
         let floor = self.floors[query];
         let mut threshold = self.scaled_floor(query) - self.screen_error;
@@ -190,7 +191,7 @@ struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     fn new(rows: Rows<'a>) -> Self {
-        let norms: Vec<f64> = rows.iter().map(score::norm).collect();
+        let norms = score::norms(rows);
         let longest = norms.iter().copied().fold(0.0, f64::max);
         Self {
             rows,
@@ -235,7 +236,7 @@ impl Engine {
         exclude: Option<SelfExclusion<'_>>,
     ) -> Result<Neighbors> {
         assert_eq!(queries.dim(), base.dim());
-        let query_norms: Vec<f64> = queries.iter().map(score::norm).collect();
+        let query_norms = score::norms(queries);
         let dim = queries.dim();
         // The contract's bound for rows of norm at most 1, two roundings while preparing them, and
         // what underflow can take away.
@@ -259,14 +260,16 @@ impl Engine {
                     norms: query_norms[range].to_vec(),
                     exponent: 0,
                 };
-                Ok((score::prepare(Metric::Cosine, stored, 0), host))
+                let unit = score::prepare(Metric::Cosine, stored, &host.norms, 0);
+                Ok((unit, host))
             },
         };
         let base_feed = Feed {
             dim,
             rows: &|range| {
                 let host = Stored::new(base.slice(range));
-                Ok((score::prepare(metric, host.rows, host.exponent), host))
+                let prepared = score::prepare(metric, host.rows, &host.norms, host.exponent);
+                Ok((prepared, host))
             },
         };
         let lists = RwLock::new(vec![TopK::new(k); queries.len()]);

@@ -93,7 +93,10 @@ impl Engine {
                 Shape::Triangle
             },
         };
-        let unit = |rows: Rows<'_>| Ok((score::prepare(Metric::Cosine, rows, 0), ()));
+        let unit = |rows: Rows<'_>| {
+            let norms = score::norms(rows);
+            Ok((score::prepare(Metric::Cosine, rows, &norms, 0), ()))
+        };
         let x_feed = Feed {
             dim,
             rows: &|range| unit(x.slice(range)),
