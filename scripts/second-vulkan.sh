@@ -71,19 +71,25 @@ discard_partial() {
     rm -rf --one-file-system "$partial"
 }
 
+copies=
+clean_up() {
+    discard_partial
+    [[ -z $copies ]] || rm -rf "$copies"
+}
+
 # Copies the tests and what they read to where they were built, and runs those of the GPU.
 run_tests() {
-    local run=/tmp/vecdrift-tests binary failed=0
-    mkdir -p "$chroot$run" "$chroot$root"
-    rm -rf "${chroot:?}$root/fixtures"
-    cp -r fixtures "$chroot$root/"
+    local run binary failed=0
+    # Of this run alone: other checkouts may be tested in the same chroot at the same time.
+    copies=$(mktemp -d "$chroot/tmp/tests.XXXXXX")
+    run=${copies#"$chroot"}
+    mkdir -p "$chroot$root/fixtures"
+    cp -r fixtures/. "$chroot$root/fixtures/"
     for binary in "$@"; do
-        cp "$binary" "$chroot$run/"
-    done
-    for binary in "$@"; do
+        cp "$binary" "$copies/"
         # The folder for caches is new each time: tests find no profile of a device from earlier runs.
-        rm -rf "$chroot$run/home"
-        mkdir "$chroot$run/home"
+        rm -rf "$copies/home"
+        mkdir "$copies/home"
         chroot "$chroot" env -i PATH=/usr/bin:/bin HOME="$run/home" XDG_RUNTIME_DIR=/tmp \
             RUST_BACKTRACE=1 VECDRIFT_REQUIRE_GPU=1 VECDRIFT_REQUIRE_SPIRV_VAL=1 \
             VECDRIFT_REQUIRE_COOPERATIVE_MATRIX=1 \
@@ -94,7 +100,7 @@ run_tests() {
 
 [[ $(uname) == Linux && $(uname -m) == @(x86_64|aarch64) ]] || not_run "This is $(uname) on $(uname -m)."
 [[ $EUID -eq 0 ]] || not_run 'This user is not root.'
-trap discard_partial EXIT
+trap clean_up EXIT
 [[ -d $chroot ]] || make_chroot
 chroot "$chroot" true 2>/dev/null || not_run "$chroot cannot be entered."
 mesa=$(chroot "$chroot" dpkg-query -W -f '${Version}' mesa-vulkan-drivers)
