@@ -13,4 +13,5 @@ mod report;
 mod schema;
 mod shaders;
 mod source;
+mod spirv;
 mod twins;

@@ -1,7 +1,7 @@
 //! The GPU backend: product cores in WGSL, an epilogue per operation, and the cross-products.
 //!
 //! A core computes *patches* of product tiles of 64 × 64; which core serves an operation is decided per
-//! adapter ([`cores`]). Rows are packed while they are loaded, as the core wants them ([`pack`]). An
+//! adapter (`cores`). Rows are packed while they are loaded, as the core wants them (`pack`). An
 //! operation runs in *bands* of x, each with results that fit a buffer, and a band in *pieces*, each a
 //! submission short enough for any watchdog. A product tile is computed in one way wherever it lies, so
 //! neither changes a bit of the result.
