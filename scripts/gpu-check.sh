@@ -108,7 +108,7 @@ if wanted devices; then
 fi
 if wanted tests; then
     part 'unit tests' 300 "$binaries/unit-tests" gpu
-    part 'twin tests' 900 "$binaries/tests" gpu twins
+    part 'twin tests' 900 "$binaries/tests" gpu twins life stream
 fi
 if wanted stress; then
     bench 'stress' 300 stress
