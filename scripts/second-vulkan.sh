@@ -93,7 +93,7 @@ run_tests() {
         chroot "$chroot" env -i PATH=/usr/bin:/bin HOME="$run/home" XDG_RUNTIME_DIR=/tmp \
             RUST_BACKTRACE=1 VECDRIFT_REQUIRE_GPU=1 VECDRIFT_REQUIRE_SPIRV_VAL=1 \
             VECDRIFT_REQUIRE_COOPERATIVE_MATRIX=1 \
-            "$run/${binary##*/}" gpu spirv || failed=1
+            "$run/${binary##*/}" gpu spirv adversarial || failed=1
     done
     return $failed
 }
