@@ -175,10 +175,7 @@ impl CrossMoments {
             let range = start..(start + CHUNK).min(x.len());
             let x_values = x_centre.deviations(x.slice(range.clone()));
             let y_values = y_centre.deviations(y.slice(range));
-            let (x, y) = (
-                Rows::new(&x_values, x.dim()),
-                Rows::new(&y_values, y.dim()),
-            );
+            let (x, y) = (Rows::new(&x_values, x.dim()), Rows::new(&y_values, y.dim()));
             sums.add(engine, x, y)?;
         }
         Ok(sums.finish(x_centre.unit * y_centre.unit))
@@ -254,8 +251,7 @@ impl CrossSums {
         // Rounding the deviations to f32 leaves a mean that is not quite 0.
         if self.rows > 0 {
             let n = self.rows as f64;
-            self.scatter
-                .add_outer(-1.0 / n, &self.x_sums, &self.y_sums);
+            self.scatter.add_outer(-1.0 / n, &self.x_sums, &self.y_sums);
         }
         let unscale = 1.0 / unit;
         CrossMoments {
