@@ -40,7 +40,7 @@ Examples:
 An input is a file, a folder of Parquet parts or a glob: Parquet, Arrow IPC,
 .npy, .npz or .safetensors. PATH#NAME picks the vector column or tensor.
 
-Exit codes: 0 done, 2 wrong usage, input or device."
+Exit codes: 0 done, 2 wrong usage, input or device, 130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -78,7 +78,8 @@ struct GlobalArgs {
     /// Where to write files: a folder, or for knn a Parquet file
     #[arg(long, value_name = "PATH", global = true)]
     out: Option<PathBuf>,
-    /// auto, cpu, gpu, an index or part of a name from `vecdrift devices`
+    /// auto, cpu, gpu, all (every GPU at once), an index or part of a name from
+    /// `vecdrift devices`
     #[arg(long, default_value = "auto", global = true)]
     device: String,
     /// CPU threads [default: all cores]
@@ -200,6 +201,7 @@ fn parse_device(text: &str) -> DeviceChoice {
         "auto" => DeviceChoice::Auto,
         "cpu" => DeviceChoice::Cpu,
         "gpu" => DeviceChoice::Gpu,
+        "all" => DeviceChoice::All,
         other => match other.parse() {
             Ok(index) => DeviceChoice::Index(index),
             Err(_) => DeviceChoice::Name(text.to_owned()),

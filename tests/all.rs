@@ -6,6 +6,7 @@ mod cli;
 mod fixtures;
 mod geometry;
 mod gpu;
+mod life;
 mod mmd;
 mod neighbourhoods;
 mod oracle;

@@ -135,9 +135,10 @@ impl AuditArgs {
             timings,
             items,
         } = audited;
+        let warnings = warnings.into_iter().chain(engine.warnings()).collect();
         let output = Output {
             warnings,
-            ..session.output("audit", config, inputs, engine.device(), audit, timings)
+            ..session.output("audit", config, inputs, &engine, audit, timings)
         };
         let mut page = report::audit_page(&output);
         if let Some(folder) = session.out() {

@@ -146,7 +146,7 @@ impl CosineArgs {
                 above,
             },
             inputs,
-            engine.device(),
+            &engine,
             results,
             clock.timings(),
         );

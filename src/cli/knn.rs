@@ -176,14 +176,7 @@ impl KnnArgs {
             k,
             metric,
         };
-        let output = session.output(
-            "knn",
-            config,
-            inputs,
-            engine.device(),
-            results,
-            clock.timings(),
-        );
+        let output = session.output("knn", config, inputs, &engine, results, clock.timings());
         let r = &output.results;
         let rows = vec![
             ("queries", Value::Count(r.queries as u64)),

@@ -138,7 +138,7 @@ impl MmdArgs {
                 permutations,
             },
             vec![a.summary, b.summary],
-            engine.device(),
+            &engine,
             found,
             clock.timings(),
         );

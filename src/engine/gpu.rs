@@ -40,7 +40,7 @@ mod schedule;
 #[doc(hidden)]
 pub mod shaders;
 
-pub use adapters::{AdapterInfo, adapter_index, adapters, hardware_adapter};
+pub use adapters::{AdapterInfo, adapter_index, adapters, all_adapters, hardware_adapter};
 pub use cores::CoreReport;
 pub use profile::{DeviceProfile, KnownProfile, profile};
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{LockResult, Mutex, PoisonError, RwLock};
 
-use super::fold::{Feed, Loaded};
+use super::fold::{Feed, Host, Loaded};
 use super::score::{self, TopK};
 use super::tiles::{Operation, Shape, Tile, TilePlan};
 use super::{AnyBackend, Backend, Engine, Metric};
@@ -190,6 +190,19 @@ struct Stored<'a> {
     exponent: i32,
 }
 
+impl Host for Stored<'_> {
+    fn part(&self, rows: std::ops::Range<usize>) -> Self {
+        let dim = self.values.len() / self.norms.len().max(1);
+        Self {
+            values: self.values[rows.start * dim..rows.end * dim]
+                .to_vec()
+                .into(),
+            norms: self.norms[rows].to_vec(),
+            exponent: self.exponent,
+        }
+    }
+}
+
 impl<'a> Stored<'a> {
     fn new(values: Cow<'a, [f32]>, dim: usize) -> Self {
         let norms = score::norms(Rows::new(&values, dim));
@@ -243,9 +256,7 @@ impl Engine {
         // The contract's bound for rows of norm at most 1, two roundings while preparing them, and
         // what underflow can take away.
         let screen_error = (dim as f64 + 8.0) * 2f64.powi(-23) + dim as f64 * 2f64.powi(-120);
-        let step = self
-            .backend
-            .block_rows(Operation::Nearest, dim, self.memory);
+        let step = self.block_rows(Operation::Nearest, dim);
         let plan = TilePlan {
             x_rows: queries.len(),
             y_rows: base.most_rows(),

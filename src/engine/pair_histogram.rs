@@ -127,7 +127,7 @@ impl Engine {
     ) -> Result<PairHistogram> {
         let dim = x.dim();
         let operation = Operation::PairHistogram;
-        let step = self.backend.block_rows(operation, dim, self.memory);
+        let step = self.block_rows(operation, dim);
         let plan = TilePlan {
             x_rows: x.len(),
             y_rows,
@@ -155,7 +155,7 @@ impl Engine {
             &plan,
             (x_feed, y_feed),
             |backend, x, y, tile| {
-                if y.host == 0 {
+                if *y.host == 0 {
                     return Ok(PairHistogram::default());
                 }
                 backend.pair_histogram(&x.block, &y.block, tile.diagonal)

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::codes::{CodeTile, Codes, GROUP, PANEL};
 use super::kernel::{Isa, Job, Kernel};
-use crate::engine::NearestRequest;
 use crate::engine::score::{self, TopK};
+use crate::engine::{NearestRequest, interrupt};
 
 /// Queries per task: their codes stay in the second-level cache while the panels pass.
 const TASK: usize = 42 * GROUP;
@@ -42,6 +42,9 @@ pub(super) fn nearest(
         .par_chunks_mut(task)
         .enumerate()
         .for_each(|(at, lists)| {
+            if interrupt::requested() {
+                return;
+            }
             kernel.run(Screen {
                 queries,
                 base,
