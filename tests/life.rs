@@ -192,3 +192,54 @@ fn several_devices_give_the_bits_of_one_also_when_one_is_lost() {
         assert!(engine.device().name.starts_with(&format!("{devices} × ")));
     }
 }
+
+/// A long search that is interrupted ends with exit code 130 and leaves nothing behind.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_a_run_and_leaves_nothing_behind() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("rows.npy");
+    let rows = 400_000;
+    // Many hours of work on any processor that runs tests.
+    let mut file = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {DIM}), }}"
+    );
+    file.push_str(&" ".repeat((64 - (10 + file.len() + 1) % 64) % 64));
+    file.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((file.len() as u16).to_le_bytes());
+    bytes.extend(file.as_bytes());
+    for value in normal(rows, 2) {
+        bytes.extend(value.to_le_bytes());
+    }
+    std::fs::write(&input, bytes).unwrap();
+    let devices: &[&str] = if gpu() { &["cpu", "gpu"] } else { &["cpu"] };
+    for device in devices {
+        let out = folder.path().join("out").join("lists.parquet");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vecdrift"))
+            .args(["knn", "-k", "1000", "--threads", "1", "--device", device])
+            .arg("--out")
+            .arg(&out)
+            .arg(&input)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(child.try_wait().unwrap().is_none(), "{device}: too short a run");
+        let start = Instant::now();
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        // A second is what is promised; a machine that is busy with other tests gets more.
+        assert!(start.elapsed() < Duration::from_secs(10), "{device}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{device}: {said}");
+        assert!(said.contains("interrupted"), "{device}: {said}");
+        let left: Vec<_> = out.parent().unwrap().read_dir().into_iter().flatten().collect();
+        assert!(left.is_empty(), "{device}: {left:?}");
+    }
+}
