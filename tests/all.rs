@@ -12,4 +12,5 @@ mod report;
 mod schema;
 mod shaders;
 mod source;
+mod stream;
 mod twins;
