@@ -151,13 +151,19 @@ struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     fn new(values: Cow<'a, [f32]>, dim: usize) -> Self {
-        let norms: Vec<f64> = Rows::new(&values, dim).iter().map(score::norm).collect();
+        let norms = score::norms(Rows::new(&values, dim));
         let longest = norms.iter().copied().fold(0.0, f64::max);
         Self {
             values,
             norms,
             exponent: score::unit_exponent(longest),
         }
+    }
+
+    /// The rows as the device screens them.
+    fn prepared(&self, metric: Metric, dim: usize) -> Vec<f32> {
+        let rows = Rows::new(&self.values, dim);
+        score::prepare(metric, rows, &self.norms, self.exponent)
     }
 }
 
@@ -197,7 +203,7 @@ impl Engine {
         exclude: Option<SelfExclusion<'_>>,
     ) -> Result<Neighbors> {
         assert_eq!(queries.dim(), base.dim());
-        let query_norms: Vec<f64> = queries.iter().map(score::norm).collect();
+        let query_norms = score::norms(queries);
         let dim = queries.dim();
         // The contract's bound for rows of norm at most 1, two roundings while preparing them, and
         // what underflow can take away.
@@ -215,13 +221,12 @@ impl Engine {
         let query_feed = Feed {
             dim,
             rows: &|range| {
-                let stored = queries.slice(range.clone());
                 let host = Stored {
-                    values: Cow::Borrowed(stored.values()),
+                    values: Cow::Borrowed(queries.slice(range.clone()).values()),
                     norms: query_norms[range].to_vec(),
                     exponent: 0,
                 };
-                Ok((score::prepare(Metric::Cosine, stored, 0), host))
+                Ok((host.prepared(Metric::Cosine, dim), host))
             },
         };
         let base = Mutex::new(base);
@@ -231,8 +236,7 @@ impl Engine {
                 // Blocks are asked for in order, each once: the stream stands where the range begins.
                 let values = held(base.lock()).next_rows(range.len())?;
                 let host = Stored::new(values, dim);
-                let rows = Rows::new(&host.values, dim);
-                Ok((score::prepare(metric, rows, host.exponent), host))
+                Ok((host.prepared(metric, dim), host))
             },
         };
         let lists = RwLock::new(vec![TopK::new(k); queries.len()]);

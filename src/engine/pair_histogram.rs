@@ -136,7 +136,10 @@ impl Engine {
             shape,
         };
         // The host keeps how many rows came: at the end of a stream perhaps none.
-        let unit = |rows: Rows<'_>| Ok((score::prepare(Metric::Cosine, rows, 0), rows.len()));
+        let unit = |rows: Rows<'_>| {
+            let unit = score::prepare(Metric::Cosine, rows, &score::norms(rows), 0);
+            Ok((unit, rows.len()))
+        };
         let x_feed = Feed {
             dim,
             rows: &|range| unit(x.slice(range)),
