@@ -84,8 +84,8 @@ struct GlobalArgs {
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", global = true)]
     threads: Option<usize>,
-    /// Working memory beyond the inputs held, e.g. 2GiB; an input that can be
-    /// streamed is held only if its rows fit into it as f32
+    /// Working memory beyond the inputs held, e.g. 2GiB; the base of `knn BASE QUERIES`
+    /// and the Y of `cosine X Y` are held if their rows as f32 fit into it, else streamed
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size, global = true)]
     memory: u64,
     /// Seed of everything random

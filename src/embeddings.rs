@@ -625,14 +625,13 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts a set; `rows` is a capacity hint.
+    /// Starts a set.
     pub fn new(
         name: String,
         dim: usize,
         dtype: Dtype,
         id_source: IdSource,
         columns: &[String],
-        rows: usize,
     ) -> Self {
         Self {
             roster: Roster {
@@ -645,8 +644,23 @@ impl Collector {
                 columns: columns.iter().map(|c| (c.clone(), Vec::new())).collect(),
                 dim,
             },
-            values: Vec::with_capacity(rows.saturating_mul(dim)),
+            values: Vec::new(),
         }
+    }
+
+    /// Makes room for `rows` rows that will all be kept.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn reserve(&mut self, rows: usize) -> Result<()> {
+        let values = rows.saturating_mul(self.roster.dim);
+        self.values.try_reserve_exact(values).map_err(|_| {
+            let bytes = values.saturating_mul(size_of::<f32>());
+            Error::input(
+                &self.roster.name,
+                format!("all rows are needed in memory, and {bytes} bytes cannot be had"),
+            )
+        })
     }
 
     /// Takes a block's rows.
@@ -832,7 +846,7 @@ mod tests {
     #[test]
     fn taken_rows_leave_their_roster() {
         let source = IdSource::Column("id".into());
-        let mut collector = Collector::new("set".into(), 2, Dtype::F32, source, &[], 0);
+        let mut collector = Collector::new("set".into(), 2, Dtype::F32, source, &[]);
         collector.push(&RowBlock {
             ids: ["a", "b", "c", "d"].into_iter().collect(),
             values: vec![1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 5.0, f32::NAN],
