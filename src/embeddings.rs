@@ -847,6 +847,8 @@ mod tests {
     fn taken_rows_leave_their_roster() {
         let source = IdSource::Column("id".into());
         let mut collector = Collector::new("set".into(), 2, Dtype::F32, source, &[]);
+        let refused = collector.reserve(usize::MAX).expect_err("no such memory");
+        assert!(refused.to_string().starts_with("set: all rows are needed"));
         collector.push(&RowBlock {
             ids: ["a", "b", "c", "d"].into_iter().collect(),
             values: vec![1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 5.0, f32::NAN],
