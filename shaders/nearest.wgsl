@@ -1,8 +1,8 @@
 // The largest product of each query (row of x) with each bin of `width` consecutive base rows (of y).
 //
 //   maxima   [query in the band][bin]
-// `width` is a power of two up to 64; the last bin may be short. A workgroup owns a tile of 64 queries
-// and 64 base rows. Grid: tiles of y × tiles of x. A maximum is one of the products, unrounded.
+// `width` is a power of two up to 64; the last bin may be short. A workgroup owns a patch of tiles of 64
+// queries and 64 base rows. Grid: patches of y × patches of x. A maximum is one of the products, unrounded.
 
 struct Params {
     slices: u32,
@@ -26,9 +26,11 @@ fn nearest(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let x_tile = params.x_first + group.y;
-    let y_tile = params.y_first + group.x;
-    var tile = product(x_tile, y_tile, params.slices, lane);
+    products(params.x_first + group.y * PATCH, params.y_first + group.x * PATCH, params.slices, lane);
+}
+
+fn epilogue(x_tile: u32, y_tile: u32, products: mat4x4<f32>, lane: u32) {
+    var tile = products;
 
     let first_row = (x_tile * 16u + lane / 16u) * 4u;
     let first_column = (y_tile * 16u + lane % 16u) * 4u;
@@ -37,33 +39,33 @@ fn nearest(
     var largest = vec4<f32>();
     for (var i = 0u; i < 4u; i++) {
         // Base rows that do not exist are never the largest.
-        var products = select(vec4<f32>(LOWEST), tile[i], columns < vec4<u32>(params.y_rows));
+        var row = select(vec4<f32>(LOWEST), tile[i], columns < vec4<u32>(params.y_rows));
         if params.width < 4u && first_row + i < params.x_rows {
             for (var j = 0u; j < 4u; j += params.width) {
                 let bin = (first_column + j) / params.width;
                 if bin < params.bins {
                     maxima[(band_row + i) * params.bins + bin] =
-                        max(products[j], products[j + params.width - 1u]);
+                        max(row[j], row[j + params.width - 1u]);
                 }
             }
         }
-        largest[i] = max(max(products.x, products.y), max(products.z, products.w));
+        largest[i] = max(max(row.x, row.y), max(row.z, row.w));
     }
     if params.width < 4u {
         return;
     }
-    x_slice[lane] = largest;
+    scratch_put(lane, largest);
     workgroupBarrier();
     let span = params.width / 4u;
     for (var stride = 1u; stride < span; stride *= 2u) {
         if lane % (2u * stride) == 0u {
-            x_slice[lane] = max(x_slice[lane], x_slice[lane + stride]);
+            scratch_put(lane, max(scratch_get(lane), scratch_get(lane + stride)));
         }
         workgroupBarrier();
     }
     let bin = first_column / params.width;
     if lane % span == 0u && bin < params.bins {
-        var found = x_slice[lane];
+        var found = scratch_get(lane);
         for (var i = 0u; i < 4u; i++) {
             if first_row + i < params.x_rows {
                 maxima[(band_row + i) * params.bins + bin] = found[i];

@@ -6,8 +6,8 @@
 //   sums                     [sum tile of x in the band][sum tile of y][kernel]
 //   row_sums                 [row of x in the band][sum tile of y], from `y_rows_at` on
 //                            [row of y][sum tile of x in the band]
-// A workgroup owns a product tile of 64 × 64: one sum tile of side 64 or 4 × 4 of side 16. Grid: tiles
-// of y × tiles of x. With `diagonal`, product tiles below the diagonal are left unwritten.
+// A workgroup owns a patch of product tiles of 64 × 64, each one sum tile of side 64 or 4 × 4 of side 16.
+// Grid: patches of y × patches of x. With `diagonal`, product tiles below the diagonal are left unwritten.
 // d² cancels for near points: its error is that of a product. One exponential per pair; each squaring
 // doubles its relative error. All sums are f32, in an order fixed by the sum tile.
 
@@ -57,12 +57,18 @@ fn pair_sums(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let x_tile = params.x_first + group.y;
-    let y_tile = params.y_first + group.x;
+    let x_tile = params.x_first + group.y * PATCH;
+    let y_tile = params.y_first + group.x * PATCH;
+    if params.diagonal == 0u || x_tile < y_tile + PATCH {
+        products(x_tile, y_tile, params.slices, lane);
+    }
+}
+
+fn epilogue(x_tile: u32, y_tile: u32, products: mat4x4<f32>, lane: u32) {
     if params.diagonal != 0u && y_tile < x_tile {
         return;
     }
-    var tile = product(x_tile, y_tile, params.slices, lane);
+    var tile = products;
 
     let row = lane / 16u;
     let column = lane % 16u;
@@ -115,13 +121,13 @@ fn pair_sums(
 
     // Partial sums lie by groups of 4 × 4 invocations, which are the sum tiles of side 16.
     let slot = ((row / 4u) * 4u + column / 4u) * 16u + (row % 4u) * 4u + column % 4u;
-    x_slice[slot] = vec4<f32>(total(kernel_0), total(kernel_1), total(kernel_2), total(kernel_3));
-    y_slice[slot] = vec4<f32>(total(kernel_4), total(energy), 0.0, 0.0);
+    scratch_put(slot, vec4<f32>(total(kernel_0), total(kernel_1), total(kernel_2), total(kernel_3)));
+    scratch_put(LANES + slot, vec4<f32>(total(kernel_4), total(energy), 0.0, 0.0));
     workgroupBarrier();
     for (var stride = 8u; stride > 0u; stride /= 2u) {
         if lane % 16u < stride {
-            x_slice[lane] += x_slice[lane + stride];
-            y_slice[lane] += y_slice[lane + stride];
+            scratch_put(lane, scratch_get(lane) + scratch_get(lane + stride));
+            scratch_put(LANES + lane, scratch_get(LANES + lane) + scratch_get(LANES + lane + stride));
         }
         workgroupBarrier();
     }
@@ -130,8 +136,8 @@ fn pair_sums(
     if parts == 1u {
         for (var stride = 128u; stride >= 16u; stride /= 2u) {
             if lane % 16u == 0u && lane < stride {
-                x_slice[lane] += x_slice[lane + stride];
-                y_slice[lane] += y_slice[lane + stride];
+                scratch_put(lane, scratch_get(lane) + scratch_get(lane + stride));
+                scratch_put(LANES + lane, scratch_get(LANES + lane) + scratch_get(LANES + lane + stride));
             }
             workgroupBarrier();
         }
@@ -142,30 +148,31 @@ fn pair_sums(
         if x_sum_tile < params.x_sum_tiles && y_sum_tile < params.y_sum_tiles {
             let in_band = x_sum_tile - params.band_first * parts;
             let at = (in_band * params.y_sum_tiles + y_sum_tile) * params.kernels;
-            var first = x_slice[lane];
+            var first = scratch_get(lane);
+            let second = scratch_get(LANES + lane);
             for (var j = 0u; j < min(params.rbf, 4u); j++) {
                 sums[at + j] = first[j];
             }
             if params.rbf > 4u {
-                sums[at + 4u] = y_slice[lane].x;
+                sums[at + 4u] = second.x;
             }
             if params.kernels > params.rbf {
-                sums[at + params.rbf] = y_slice[lane].y;
+                sums[at + params.rbf] = second.y;
             }
         }
     }
 
     if params.row_sums != 0u {
         workgroupBarrier();
-        x_slice[lane] = over_columns;
-        y_slice[column * 16u + row] = over_rows;
+        scratch_put(lane, over_columns);
+        scratch_put(LANES + column * 16u + row, over_rows);
         workgroupBarrier();
-        // Neighbouring lanes hold neighbouring columns of x_slice, rows of y_slice.
+        // Neighbouring lanes hold neighbouring columns in the first half, rows in the second.
         let span = params.side / 4u;
         for (var stride = 1u; stride < span; stride *= 2u) {
             if lane % (2u * stride) == 0u {
-                x_slice[lane] += x_slice[lane + stride];
-                y_slice[lane] += y_slice[lane + stride];
+                scratch_put(lane, scratch_get(lane) + scratch_get(lane + stride));
+                scratch_put(LANES + lane, scratch_get(LANES + lane) + scratch_get(LANES + lane + stride));
             }
             workgroupBarrier();
         }
@@ -175,8 +182,8 @@ fn pair_sums(
             let y_row = (y_tile * 16u + row) * 4u;
             let x_sum_tile = x_tile * parts + part;
             let y_sum_tile = y_tile * parts + part;
-            var x_total = x_slice[lane];
-            var y_total = y_slice[lane];
+            var x_total = scratch_get(lane);
+            var y_total = scratch_get(LANES + lane);
             for (var i = 0u; i < 4u; i++) {
                 if y_sum_tile < params.y_sum_tiles && x_row + i < params.x_sum_tiles * params.side {
                     let in_band = x_row + i - params.band_first * 64u;

@@ -1,7 +1,7 @@
 // X·Wᵀ: the products themselves.
 //
 //   projected   [row of x in the band][row of w]
-// w's panels are y_panels. A workgroup owns a tile of 64 × 64. Grid: tiles of w × tiles of x.
+// w's panels are y_panels. A workgroup owns a patch of tiles of 64 × 64. Grid: patches of w × of x.
 
 struct Params {
     slices: u32,
@@ -23,9 +23,11 @@ fn project(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let x_tile = params.x_first + group.y;
-    let y_tile = params.y_first + group.x;
-    var tile = product(x_tile, y_tile, params.slices, lane);
+    products(params.x_first + group.y * PATCH, params.y_first + group.x * PATCH, params.slices, lane);
+}
+
+fn epilogue(x_tile: u32, y_tile: u32, products: mat4x4<f32>, lane: u32) {
+    var tile = products;
     let first_row = (x_tile * 16u + lane / 16u) * 4u;
     let first_column = (y_tile * 16u + lane % 16u) * 4u;
     for (var i = 0u; i < 4u; i++) {

@@ -119,7 +119,7 @@ struct PageView {
     subtitle: String,
     verdict: Option<VerdictView>,
     axes: Vec<AxisView>,
-    key_numbers: Option<TableView>,
+    key_numbers: Vec<TableView>,
     warnings: Vec<String>,
     sections: Vec<SectionView>,
     facts: Vec<(String, String)>,
@@ -198,8 +198,9 @@ impl PageView {
         let mut anchors = HashSet::from(["evidence", "key-numbers", "run"].map(str::to_owned));
         let key_numbers = page
             .key_numbers
-            .as_ref()
-            .map(|table| TableView::new(table, &mut tables));
+            .iter()
+            .map(|table| TableView::new(table, &mut tables))
+            .collect();
         let sections = page
             .sections
             .iter()

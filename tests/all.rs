@@ -1,5 +1,6 @@
 //! One integration-test binary: faster to link, helpers shared.
 
+mod adversarial;
 mod architecture;
 mod cli;
 mod fixtures;
@@ -12,5 +13,6 @@ mod report;
 mod schema;
 mod shaders;
 mod source;
+mod spirv;
 mod stream;
 mod twins;

@@ -1,6 +1,7 @@
 //! The GPU backend against naive f64, on whatever adapter is there, software ones included.
 
 use vecdrift::embeddings::Rows;
+use vecdrift::engine::gpu::measure;
 use vecdrift::engine::{
     BlockLayout, COSINE_BINS, DeviceChoice, Engine, EngineConfig, KernelFamily, Metric, score,
 };
@@ -26,6 +27,38 @@ fn gpu(memory: u64) -> Option<Engine> {
             None
         }
     }
+}
+
+/// An engine, and what its core rounds rows to: |x·y − x̃·ỹ| ≤ this·‖x‖·‖y‖.
+struct OnCore {
+    core: String,
+    engine: Engine,
+    rounding: f64,
+}
+
+/// One engine per core that the adapter can run, each held to known answers before.
+fn cores(memory: u64) -> Vec<OnCore> {
+    if gpu(memory).is_none() {
+        return Vec::new();
+    }
+    let reports = measure::cores(&DeviceChoice::Gpu).unwrap();
+    let cooperative = reports.iter().any(|r| r.core.starts_with("cooperative"));
+    if std::env::var("VECDRIFT_REQUIRE_COOPERATIVE_MATRIX").as_deref() == Ok("1") {
+        assert!(cooperative, "no core on cooperative matrices: {reports:?}");
+    } else if !cooperative {
+        eprintln!("**** NO COOPERATIVE MATRICES HERE: their cores were not run ****");
+    }
+    let engines = reports.into_iter().map(|report| {
+        assert!(report.passed, "{report:?}");
+        let half = report.core.contains("f16");
+        OnCore {
+            engine: measure::engine(&DeviceChoice::Gpu, &report.core, memory).unwrap(),
+            // Two roundings to 11 bits.
+            rounding: if half { 1.001 * 2f64.powi(-10) } else { 0.0 },
+            core: report.core,
+        }
+    });
+    engines.collect()
 }
 
 const MEMORY: u64 = 512 << 20;
@@ -74,12 +107,18 @@ fn assert_near(found: f64, exact: f64, bound: f64, what: &str) {
 
 #[test]
 fn pair_histogram_matches_exact_cosines() {
-    let Some(gpu) = gpu(MEMORY) else { return };
+    for on_core in cores(MEMORY) {
+        check_pair_histogram(&on_core);
+    }
+}
+
+fn check_pair_histogram(on_core: &OnCore) {
+    let gpu = &on_core.engine;
     for (n, m, dim) in SHAPES {
         let (xs, ys) = (normal(n, dim, 0), normal(m, dim, 1));
         let (x, y) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
         for within in [true, false] {
-            let what = format!("{n} x {m} x {dim}, within {within}");
+            let what = format!("{}: {n} x {m} x {dim}, within {within}", on_core.core);
             let found = gpu.pair_histogram(x, (!within).then_some(y)).unwrap();
             let mut cosines = Vec::new();
             for (i, a) in x.iter().enumerate() {
@@ -96,7 +135,8 @@ fn pair_histogram_matches_exact_cosines() {
                 continue;
             }
             cosines.sort_by(f64::total_cmp);
-            let bound = contract(dim);
+            // Cores that split values have three products per coordinate.
+            let bound = 3.0 * contract(dim) + on_core.rounding;
             let pairs = cosines.len() as f64;
             assert_near(f64::from(found.min), cosines[0], bound, &what);
             assert_near(
@@ -133,7 +173,13 @@ fn pair_histogram_matches_exact_cosines() {
 
 #[test]
 fn pair_sums_match_exact_kernels() {
-    let Some(gpu) = gpu(MEMORY) else { return };
+    for on_core in cores(MEMORY) {
+        check_pair_sums(&on_core);
+    }
+}
+
+fn check_pair_sums(on_core: &OnCore) {
+    let gpu = &on_core.engine;
     // (rows of x, rows of y, dimension, blocks): blocks of up to 32 rows have sum tiles of 16.
     for (n, m, dim, blocks) in [
         (1, 1, 1, 2),
@@ -201,7 +247,9 @@ fn pair_sums_match_exact_kernels() {
                 let radius = (0..n + m)
                     .map(|r| exact_dot(row(r), row(r)))
                     .fold(1.0, f64::max);
-                let off = 4.0 * (dim as f64 + 4.0) * 2f64.powi(-23) * radius;
+                // Cores that split values have three products per coordinate; those that round them are
+                // off by that on top, and rows are scaled by up to two before.
+                let off = 4.0 * (3.0 * contract(dim) + on_core.rounding) * radius;
                 for (k, exact) in exact.iter().enumerate() {
                     let per_pair = if k < rbf {
                         kernels.gamma_of(k) * off + 2f64.powi(k as i32 - 20)
@@ -212,7 +260,10 @@ fn pair_sums_match_exact_kernels() {
                     };
                     for (at, &exact) in exact.iter().enumerate() {
                         let bound = per_pair * found.counts[at] as f64;
-                        let what = format!("{n} + {m} x {dim}: kernel {k} of {rbf}, entry {at}");
+                        let what = format!(
+                            "{}: {n} + {m} x {dim}: kernel {k} of {rbf}, entry {at}",
+                            on_core.core
+                        );
                         assert_near(found.sums[k][at], exact, bound, &what);
                     }
                     if k == wanted {
@@ -238,7 +289,13 @@ fn pair_sums_match_exact_kernels() {
 
 #[test]
 fn nearest_is_exact() {
-    let Some(gpu) = gpu(MEMORY) else { return };
+    for on_core in cores(MEMORY) {
+        check_nearest(&on_core);
+    }
+}
+
+fn check_nearest(on_core: &OnCore) {
+    let gpu = &on_core.engine;
     for (n, m, dim) in SHAPES.into_iter().chain([(70, 4000, 24)]) {
         let (xs, ys) = (normal(n, dim, 4), normal(m, dim, 5));
         let (x, y) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
@@ -261,7 +318,8 @@ fn nearest_is_exact() {
                     all.truncate(k);
                     assert_eq!(
                         *list, all,
-                        "{n} x {m} x {dim}, {metric:?}, k {k}, query {i}"
+                        "{}: {n} x {m} x {dim}, {metric:?}, k {k}, query {i}",
+                        on_core.core
                     );
                 }
             }
@@ -360,6 +418,49 @@ fn neither_blocks_nor_threads_change_a_bit() {
     }
 }
 
+/// A device that binds 1 MiB and dispatches 64 × 64 workgroups computes the same in many small steps.
+#[test]
+fn tiny_limits_change_no_bit() {
+    if gpu(MEMORY).is_none() {
+        return;
+    }
+    let (n, m, dim) = (700, 9000, 33);
+    let (xs, ys) = (normal(n, dim, 9), normal(m, dim, 10));
+    let (x, y) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
+    let groups: Vec<u32> = (0..(n + m) as u32).collect();
+    let cut = |rows: &[u32]| rows.chunks(500).map(<[u32]>::to_vec).collect::<Vec<_>>();
+    let layout = BlockLayout::new(n, &[cut(&groups[..n]), cut(&groups[n..])].concat(), &groups);
+    let kernels = KernelFamily {
+        gamma: 0.01,
+        rbf: 2,
+        energy: false,
+        offsets: vec![0.25; 2],
+    };
+    let results = |engine: &Engine| {
+        (
+            engine.pair_histogram(x, Some(y)).unwrap(),
+            engine.pair_sums(x, y, &layout, &kernels, None).unwrap(),
+            engine.nearest(x, y, 10, Metric::Dot, None).unwrap(),
+            engine.gram(y, y).unwrap(),
+            engine.project(y, x.slice(0..70)).unwrap(),
+        )
+    };
+    let choice = DeviceChoice::Gpu;
+    for core in ["f32-64", "f32-128"] {
+        let whole = measure::engine(&choice, core, MEMORY).unwrap();
+        let tiny = measure::limited_engine(&choice, core, MEMORY, [1 << 20, 64]).unwrap();
+        assert_eq!(results(&tiny), results(&whole), "{core}");
+        // What cannot be cut any further is an error, and says so.
+        let wide = normal(3, 5000, 11);
+        let wide = Rows::new(&wide, 5000);
+        let error = tiny.gram(wide, wide).unwrap_err();
+        assert!(
+            error.is_device() && error.to_string().contains("binds at most 1048576"),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn a_device_is_found_by_name_or_missed_with_a_list() {
     let Some(first) = vecdrift::engine::gpu::adapters().into_iter().next() else {
@@ -368,7 +469,9 @@ fn a_device_is_found_by_name_or_missed_with_a_list() {
     };
     let name = first.device.name.to_uppercase();
     for choice in [DeviceChoice::Index(0), DeviceChoice::Name(name)] {
-        assert_eq!(engine(choice, MEMORY).unwrap().device(), &first.device);
+        let opened = engine(choice, MEMORY).unwrap();
+        assert_eq!(opened.device().name, first.device.name);
+        assert!(opened.device().precision.starts_with("f32 ("));
     }
     let missed = engine(DeviceChoice::Name("no such card".into()), MEMORY)
         .err()

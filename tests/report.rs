@@ -123,7 +123,7 @@ fn scifact() -> Page {
                 )],
             ),
         ],
-        key_numbers: Some(Table {
+        key_numbers: vec![Table {
             caption: "The numbers behind the verdict, each against its margin".into(),
             columns: vec![
                 Column::left("measure"),
@@ -169,7 +169,7 @@ fn scifact() -> Page {
                     state(State::Unknown, "undecided"),
                 ],
             ],
-        }),
+        }],
         warnings: vec![
             "1,102 current rows were cut at the model's input limit of 32 tokens".into(),
             "no unchanged documents: the noise floor is that of half precision, not of a repeated \
@@ -513,7 +513,7 @@ fn hostile() -> Page {
         columns: vec![Column::left(text()), Column::right(text())],
         rows: vec![vec![text().into(), Value::missing(text())]],
     };
-    page.key_numbers = Some(table.clone());
+    page.key_numbers = vec![table.clone()];
     page.sections = vec![Section {
         id: text(),
         title: text(),
@@ -817,10 +817,10 @@ fn an_empty_page_is_a_page() {
     assert!(!html.contains("class=\"verdict"));
     assert_eq!(text(&Page::default(), &TextStyle::default()), "");
     let no_rows = Page {
-        key_numbers: Some(Table {
+        key_numbers: vec![Table {
             columns: vec![Column::left("measure"), Column::right("value")],
             ..Table::default()
-        }),
+        }],
         ..Page::default()
     };
     assert!(

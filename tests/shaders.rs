@@ -5,12 +5,19 @@ use std::panic::catch_unwind;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
-use vecdrift::engine::gpu::shaders::{Access, SHADERS, Shader, WORKGROUP, WORKGROUP_STORAGE};
+use vecdrift::engine::gpu::shaders::{Access, Shader, WORKGROUP, variants};
 
 fn validated(source: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
-    // No capability: what a device without optional features accepts.
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    // What a device without optional features accepts, but for what a source uses by name.
+    let mut capabilities = Capabilities::empty();
+    if source.contains("enable wgpu_cooperative_matrix;") {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16;
+    }
+    if source.contains("unpack2x16float") {
+        capabilities |= Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    }
+    let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|e| e.emit_to_string(source))?;
     Ok((module, info))
@@ -25,7 +32,7 @@ fn mismatches(shader: &Shader, source: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     match module.entry_points.as_slice() {
         [entry] => {
-            if entry.name != shader.name {
+            if entry.name != shader.kernel.name {
                 wrong.push(format!("entry point {}", entry.name));
             }
             if entry.workgroup_size != [WORKGROUP, 1, 1] {
@@ -51,7 +58,7 @@ fn mismatches(shader: &Shader, source: &str) -> Vec<String> {
             _ => None,
         };
         let found = (variable.name.as_deref().unwrap_or(""), access);
-        let expected = shader.bindings.get(binding.binding as usize);
+        let expected = shader.kernel.bindings.get(binding.binding as usize);
         if binding.group != 0 || expected.map(|&(name, access)| (name, Some(access))) != Some(found)
         {
             wrong.push(format!("binding {} is {found:?}", binding.binding));
@@ -66,6 +73,7 @@ fn mismatches(shader: &Shader, source: &str) -> Vec<String> {
                 })
                 .collect();
             let expected: Vec<_> = shader
+                .kernel
                 .params
                 .iter()
                 .map(|f| (f.name, f.offset, f.size))
@@ -73,15 +81,15 @@ fn mismatches(shader: &Shader, source: &str) -> Vec<String> {
             if found != expected {
                 wrong.push(format!("members {found:?}, expected {expected:?}"));
             }
-            if *span as usize != shader.params_size {
+            if *span as usize != shader.kernel.params_size {
                 wrong.push(format!("{span} bytes of parameters"));
             }
         }
     }
-    if bound != shader.bindings.len() {
+    if bound != shader.kernel.bindings.len() {
         wrong.push(format!("{bound} bindings"));
     }
-    if workgroup_storage > WORKGROUP_STORAGE {
+    if workgroup_storage != shader.workgroup_storage {
         wrong.push(format!("{workgroup_storage} bytes of workgroup memory"));
     }
     wrong
@@ -89,43 +97,43 @@ fn mismatches(shader: &Shader, source: &str) -> Vec<String> {
 
 #[test]
 fn shaders_match_their_table_rows() {
-    for shader in &SHADERS {
-        let wrong = mismatches(shader, shader.source);
-        assert!(wrong.is_empty(), "{}: {}", shader.name, wrong.join("\n"));
+    for shader in &variants() {
+        let wrong = mismatches(shader, &shader.source);
+        assert!(wrong.is_empty(), "{}: {}", shader.label(), wrong.join("\n"));
     }
 }
 
 #[test]
 fn a_changed_source_is_noticed() {
-    for shader in &SHADERS {
-        let entry = format!("fn {}(", shader.name);
-        let last = shader.bindings.len() - 1;
+    for shader in &variants() {
+        let entry = format!("fn {}(", shader.kernel.name);
+        let last = shader.kernel.bindings.len() - 1;
+        let start = shader.source.find("struct Params {").unwrap();
+        let members = shader.source[start..].split_inclusive('}').next().unwrap();
         let changes: [(&str, String); 6] = [
             (&entry, "fn other(".into()),
             ("@workgroup_size(256)", "@workgroup_size(64)".into()),
             ("struct Params {", "struct Params {\n    early: u32,".into()),
-            ("x_first: u32,", "x_first: f32, more: vec4<f32>,".into()),
+            (members, members.replacen(": u32,", ": vec4<f32>,", 1)),
             (
                 &format!("@binding({last})"),
                 format!("@binding({})", last + 1),
             ),
-            (
-                "var<storage, read> x_panels",
-                "var<storage, read_write> x_panels".into(),
-            ),
+            ("var<storage, read>", "var<storage, read_write>".into()),
         ];
         for (from, to) in changes {
             let changed = shader.source.replacen(from, &to, 1);
-            assert_ne!(changed, shader.source, "{}: no {from}", shader.name);
+            assert_ne!(changed, shader.source, "{}: no {from}", shader.kernel.name);
             assert!(
                 !mismatches(shader, &changed).is_empty(),
                 "{}: {from} -> {to} was not noticed",
-                shader.name
+                shader.kernel.name
             );
         }
     }
     // Fields of one type that changed places move no offset: their names tell.
-    let nearest = SHADERS.iter().find(|s| s.name == "nearest").unwrap();
+    let all = variants();
+    let nearest = all.iter().find(|s| s.kernel.name == "nearest").unwrap();
     let swapped = nearest.source.replacen(
         "x_rows: u32,\n    y_rows: u32,",
         "y_rows: u32,\n    x_rows: u32,",
@@ -183,14 +191,18 @@ fn translations(module: &Module, info: &ModuleInfo) -> Vec<(&'static str, Result
 
 #[test]
 fn shaders_translate_to_every_backend() {
-    for shader in &SHADERS {
-        let (module, info) = validated(shader.source).unwrap();
+    for shader in &variants() {
+        let (module, info) = validated(&shader.source).unwrap();
         for (backend, result) in translations(&module, &info) {
-            assert_eq!(result, Ok(()), "{} to {backend}", shader.name);
+            // Cooperative matrices are used on Vulkan only.
+            if shader.core.is_some_and(|core| core.is_cooperative()) && backend != "spirv" {
+                continue;
+            }
+            assert_eq!(result, Ok(()), "{} to {backend}", shader.kernel.name);
         }
     }
     // A module without its types' info, as a broken shader would give, translates nowhere.
-    let (module, _) = validated(SHADERS[0].source).unwrap();
+    let (module, _) = validated(&variants()[0].source).unwrap();
     let (_, other) = validated("@compute @workgroup_size(1) fn f() {}").unwrap();
     assert!(catch_unwind(|| translations(&module, &other)).is_err());
     assert!(validated("fn f() -> u32 { return 1.5; }").is_err());

@@ -44,7 +44,8 @@ pub struct NearestRequest<'a> {
     pub first_base_row: u32,
     /// Pairs that never meet, for this tile's rows.
     pub exclude: Option<SelfExclusion<'a>>,
-    /// Bound on |computed product − exact score / scale| for any pair of the tile.
+    /// Bound on |computed product − exact score / scale| for any pair of the tile, the product being
+    /// computed in f32 arithmetic.
     pub screen_error: f64,
 }
 
@@ -91,7 +92,7 @@ impl NearestRequest<'_> {
         &self,
         query: usize,
         excluded: u32,
-        bin_width: usize,
+        (bin_width, screen_error): (usize, f64),
         maxima: &[f32],
         scratch: &mut Vec<f32>,
     ) -> Result<TopK> {
@@ -103,13 +104,12 @@ impl NearestRequest<'_> {
         }
         let needed = self.k + excluded as usize;
         let floor = self.floors[query];
-        let mut threshold = floor / self.query_scales[query] * (1.0 - 1e-12_f64.copysign(floor))
-            - self.screen_error;
+        let mut threshold = self.scaled_floor(query) - screen_error;
         if needed <= maxima.len() {
             scratch.clear();
             scratch.extend_from_slice(maxima);
             let (_, &mut t, _) = scratch.select_nth_unstable_by(needed - 1, |a, b| b.total_cmp(a));
-            threshold = threshold.max(f64::from(t) - 2.0 * self.screen_error);
+            threshold = threshold.max(f64::from(t) - 2.0 * screen_error);
         }
         let mut list = TopK::new(self.k);
         let x = self.queries.row(query);
@@ -119,10 +119,7 @@ impl NearestRequest<'_> {
                 continue;
             }
             for row in bin * bin_width..((bin + 1) * bin_width).min(self.base.len()) {
-                if self
-                    .exclude
-                    .is_some_and(|e| e.queries[query] == e.base[row])
-                {
+                if self.excludes(query, row) {
                     continue;
                 }
                 let exact = score::similarity(
@@ -138,6 +135,50 @@ impl NearestRequest<'_> {
             }
         }
         Ok(list)
+    }
+}
+
+impl NearestRequest<'_> {
+    /// Whether a query and a base row of the tile never meet.
+    #[inline(always)]
+    pub fn excludes(&self, query: usize, row: usize) -> bool {
+        self.exclude
+            .is_some_and(|e| e.queries[query] == e.base[row])
+    }
+
+    /// The query's floor as a product of prepared rows, rounded down.
+    #[inline(always)]
+    pub fn scaled_floor(&self, query: usize) -> f64 {
+        let floor = self.floors[query];
+        floor / self.query_scales[query] * (1.0 - 1e-12_f64.copysign(floor))
+    }
+
+    /// The base rows that belong to a query's k nearest, given (computed product, row) of all that may,
+    /// each product within [`screen_error`](Self::screen_error), and of rows that do not exist or are
+    /// excluded. Reorders `candidates`.
+    pub fn rescore(&self, query: usize, candidates: &mut Vec<(f32, u32)>) -> TopK {
+        candidates.retain(|&(_, row)| {
+            (row as usize) < self.base.len() && !self.excludes(query, row as usize)
+        });
+        let floor = self.floors[query];
+        let mut threshold = self.scaled_floor(query) - self.screen_error;
+        if self.k > 0 && self.k <= candidates.len() {
+            let (_, &mut (t, _), _) =
+                candidates.select_nth_unstable_by(self.k - 1, |a, b| b.0.total_cmp(&a.0));
+            threshold = threshold.max(f64::from(t) - 2.0 * self.screen_error);
+        }
+        let mut list = TopK::new(self.k);
+        let (x, x_norm) = (self.queries.row(query), self.query_norms[query]);
+        for &(product, row) in candidates.iter() {
+            if f64::from(product) >= threshold {
+                let (y, y_norm) = (self.base.row(row as usize), self.base_norms[row as usize]);
+                let exact = score::similarity(self.metric, x, x_norm, y, y_norm);
+                if exact >= floor {
+                    list.offer(exact, self.first_base_row + row);
+                }
+            }
+        }
+        list
     }
 }
 
@@ -158,12 +199,6 @@ impl<'a> Stored<'a> {
             norms,
             exponent: score::unit_exponent(longest),
         }
-    }
-
-    /// The rows as the device screens them.
-    fn prepared(&self, metric: Metric, dim: usize) -> Vec<f32> {
-        let rows = Rows::new(&self.values, dim);
-        score::prepare(metric, rows, &self.norms, self.exponent)
     }
 }
 
@@ -221,12 +256,14 @@ impl Engine {
         let query_feed = Feed {
             dim,
             rows: &|range| {
+                let stored = queries.slice(range.clone());
                 let host = Stored {
-                    values: Cow::Borrowed(queries.slice(range.clone()).values()),
+                    values: Cow::Borrowed(stored.values()),
                     norms: query_norms[range].to_vec(),
                     exponent: 0,
                 };
-                Ok((host.prepared(Metric::Cosine, dim), host))
+                let unit = score::prepare(Metric::Cosine, stored, &host.norms, 0);
+                Ok((unit, host))
             },
         };
         let base = Mutex::new(base);
@@ -236,7 +273,9 @@ impl Engine {
                 // Blocks are asked for in order, each once: the stream stands where the range begins.
                 let values = held(base.lock()).next_rows(range.len())?;
                 let host = Stored::new(values, dim);
-                Ok((host.prepared(metric, dim), host))
+                let rows = Rows::new(&host.values, dim);
+                let prepared = score::prepare(metric, rows, &host.norms, host.exponent);
+                Ok((prepared, host))
             },
         };
         let lists = RwLock::new(vec![TopK::new(k); queries.len()]);

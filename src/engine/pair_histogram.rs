@@ -137,7 +137,8 @@ impl Engine {
         };
         // The host keeps how many rows came: at the end of a stream perhaps none.
         let unit = |rows: Rows<'_>| {
-            let unit = score::prepare(Metric::Cosine, rows, &score::norms(rows), 0);
+            let norms = score::norms(rows);
+            let unit = score::prepare(Metric::Cosine, rows, &norms, 0);
             Ok((unit, rows.len()))
         };
         let x_feed = Feed {

@@ -14,8 +14,8 @@ pub struct Page {
     pub verdict: Option<Verdict>,
     /// The grounds of the verdict, one per axis, in reading order.
     pub axes: Vec<AxisCard>,
-    /// The numbers that a reader takes away; the only table in the terminal summary.
-    pub key_numbers: Option<Table>,
+    /// The numbers that a reader takes away; the only tables in the terminal summary.
+    pub key_numbers: Vec<Table>,
     /// What the reader must know before trusting the numbers.
     pub warnings: Vec<String>,
     /// The details, shown on the page only.

@@ -68,7 +68,7 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
             tone: tone(verdict.action),
         }),
         axes,
-        key_numbers: Some(key_numbers(audit)),
+        key_numbers: vec![key_numbers(audit)],
         warnings: output.warnings.clone(),
         sections,
         facts: facts(output),
@@ -391,7 +391,7 @@ pub fn measured_page<C, R>(output: &Output<C, R>, table: Table) -> Page {
             .trim_end()
             .to_owned(),
         subtitle: format!("{} ({})", output.device.name, output.device.backend),
-        key_numbers: Some(table),
+        key_numbers: vec![table],
         warnings: output.warnings.clone(),
         facts: facts(output),
         ..Page::default()

@@ -101,7 +101,7 @@ fn summary(page: &Page, width: usize, evidence: usize) -> Vec<Row> {
         lines.push(Row::default());
         axes(&mut lines, &page.axes, width, evidence);
     }
-    if let Some(table) = &page.key_numbers {
+    for table in &page.key_numbers {
         heading(&mut lines, &table.caption, width);
         lines.extend(key_numbers(table, width));
     }

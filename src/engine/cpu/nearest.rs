@@ -88,7 +88,7 @@ impl Job for Select<'_> {
                 *list = self.request.select_and_score(
                     query,
                     excluded,
-                    self.width,
+                    (self.width, self.request.screen_error),
                     maxima,
                     &mut scratch,
                 )?;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::shaders::{SHADERS, WORKGROUP, WORKGROUP_STORAGE};
+use super::shaders::{Core, KERNELS, Shader, WORKGROUP};
 use crate::engine::{DeviceChoice, DeviceInfo};
 use crate::error::{Error, Result};
 
@@ -57,6 +57,14 @@ pub fn hardware_adapter() -> Option<DeviceInfo> {
 fn has_device_files() -> bool {
     const FILES: [&str; 4] = ["/dev/dri", "/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"];
     !cfg!(target_os = "linux") || FILES.iter().any(|path| std::path::Path::new(path).exists())
+}
+
+/// The index in [`adapters`] of the one that `choice` means.
+///
+/// # Errors
+/// There is none.
+pub fn adapter_index(choice: &DeviceChoice) -> Result<usize> {
+    position(choice, &adapters())
 }
 
 /// The adapter that `choice` means.
@@ -151,7 +159,11 @@ pub(super) fn device_info(adapter: &wgpu::Adapter) -> DeviceInfo {
 
 /// What the kernels need and the adapter lacks.
 fn lacking(limits: &wgpu::Limits) -> Option<String> {
-    let buffers = SHADERS.iter().map(|s| s.bindings.len() as u32 - 1).max();
+    let buffers = KERNELS.iter().map(|k| k.bindings.len() as u32 - 1).max();
+    let storage = KERNELS
+        .iter()
+        .map(|kernel| Shader::new(kernel, Core::PLAIN).workgroup_storage)
+        .max();
     let needs = [
         (
             "storage buffers per kernel",
@@ -167,7 +179,7 @@ fn lacking(limits: &wgpu::Limits) -> Option<String> {
         ),
         (
             "bytes of workgroup memory",
-            WORKGROUP_STORAGE,
+            storage.unwrap_or(0),
             limits.max_compute_workgroup_storage_size,
         ),
     ];

@@ -5,6 +5,7 @@
 //! kernel runs, so that what it did not write is found.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
@@ -58,12 +59,24 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Opens the adapter with all it has.
-    pub(super) fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+    /// Opens the adapter with all features that the cores can use, and some or all of its limits.
+    pub(super) fn open(adapter: &wgpu::Adapter, limits: wgpu::Limits) -> Result<Self> {
         let name = adapter.get_info().name;
+        let cooperative = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let features = adapter.features() & (wgpu::Features::SHADER_F16 | cooperative);
+        let experimental_features = if features.contains(cooperative) {
+            // SAFETY: what is experimental about cooperative matrices is that wrong use of them is not
+            // always found. Only our own, tested shaders use them, and only after they gave known
+            // answers on the adapter.
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("vecdrift"),
-            required_limits: adapter.limits(),
+            required_features: features,
+            required_limits: limits,
+            experimental_features,
             ..wgpu::DeviceDescriptor::default()
         }))
         .map_err(|e| Error::device(&name, format!("cannot be opened: {e}")))?;
@@ -138,7 +151,7 @@ impl Device {
     /// Compiles a kernel.
     pub(super) fn pipeline(&self, shader: &Shader) -> Result<Pipeline> {
         let entries: Vec<_> = (0u32..)
-            .zip(shader.bindings)
+            .zip(shader.kernel.bindings)
             .map(|(binding, &(_, access))| wgpu::BindGroupLayoutEntry {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,
@@ -154,10 +167,12 @@ impl Device {
                 count: None,
             })
             .collect();
+        let label = shader.label();
+        let label = Some(label.as_str());
         self.checked(|| {
             let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(shader.name),
-                source: wgpu::ShaderSource::Wgsl(shader.source.into()),
+                label,
+                source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),
             };
             // SAFETY: the sources are our own. Every index is below the size of its buffer: the host pads
             // panels, norms and groups to whole tiles, asserts that the shapes of a call agree,
@@ -173,23 +188,23 @@ impl Device {
             let layout = self
                 .device
                 .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                    label: Some(shader.name),
+                    label,
                     entries: &entries,
                 });
             let pipeline_layout =
                 self.device
                     .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                        label: Some(shader.name),
+                        label,
                         bind_group_layouts: &[Some(&layout)],
                         immediate_size: 0,
                     });
             let pipeline = self
                 .device
                 .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                    label: Some(shader.name),
+                    label,
                     layout: Some(&pipeline_layout),
                     module: &module,
-                    entry_point: Some(shader.name),
+                    entry_point: Some(shader.kernel.name),
                     // The kernels write workgroup memory before they read it.
                     compilation_options: wgpu::PipelineCompilationOptions {
                         zero_initialize_workgroup_memory: false,
@@ -198,7 +213,7 @@ impl Device {
                     cache: None,
                 });
             Pipeline {
-                name: shader.name,
+                name: shader.kernel.name,
                 layout,
                 pipeline,
             }
@@ -230,6 +245,18 @@ impl Device {
     /// A storage buffer with `data` in it.
     pub(super) fn input<T: bytemuck::NoUninit>(&self, data: &[T]) -> Result<wgpu::Buffer> {
         self.upload(bytemuck::cast_slice(data), wgpu::BufferUsages::STORAGE)
+    }
+
+    /// A storage buffer with `data` in it, which can be read back.
+    pub(super) fn input_and_output(&self, data: &[u8]) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        self.upload(data, usage)
+    }
+
+    /// Waits for all that was submitted.
+    pub(super) fn settle(&self) -> Result<()> {
+        let last = self.submit(self.encoder()?)?;
+        self.wait(last)
     }
 
     /// A storage buffer of `words` 32-bit words for results, filled with [`UNWRITTEN`].
@@ -339,10 +366,24 @@ impl Device {
 
     /// Begins to bring results back; the device may go on meanwhile.
     pub(super) fn read(&self, results: &wgpu::Buffer) -> Result<Readback<'_>> {
+        self.read_parts(results, std::iter::once(0..results.size()))
+    }
+
+    /// The same for some ranges of bytes, which arrive one after the other.
+    pub(super) fn read_parts(
+        &self,
+        results: &wgpu::Buffer,
+        parts: impl Iterator<Item = Range<u64>> + Clone,
+    ) -> Result<Readback<'_>> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.buffer(results.size(), usage)?;
+        let staging = self.buffer(parts.clone().map(|part| part.end - part.start).sum(), usage)?;
         let mut encoder = self.encoder()?;
-        encoder.copy_buffer_to_buffer(results, 0, &staging, 0, results.size());
+        let mut to = 0;
+        for part in parts {
+            let bytes = part.end - part.start;
+            encoder.copy_buffer_to_buffer(results, part.start, &staging, to, bytes);
+            to += bytes;
+        }
         let submission = self.submit(encoder)?;
         let (sender, mapped) = mpsc::channel();
         self.checked(|| {
@@ -421,14 +462,15 @@ impl Results {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{adapters, shaders::SHADERS};
+    use super::super::adapters;
+    use super::super::shaders::{Core, GRAM, Kernel};
     use super::*;
     use crate::engine::DeviceChoice;
 
     /// The device, or `None`, loudly, where there is none and none was promised.
     fn open() -> Option<Device> {
         match adapters::choose(&DeviceChoice::Gpu) {
-            Ok(adapter) => Some(Device::open(&adapter).unwrap()),
+            Ok(adapter) => Some(Device::open(&adapter, adapter.limits()).unwrap()),
             Err(error) if std::env::var("VECDRIFT_REQUIRE_GPU").as_deref() == Ok("1") => {
                 panic!("VECDRIFT_REQUIRE_GPU=1: {error}")
             }
@@ -439,13 +481,24 @@ mod tests {
         }
     }
 
-    /// A kernel that writes `body`'s results over its uniform parameter.
-    fn kernel(source: &'static str) -> Shader {
-        Shader {
-            name: "kernel",
+    /// A kernel with one buffer for results.
+    fn kernel(source: &str) -> Shader {
+        with_access(
             source,
-            bindings: &[("params", Access::Uniform), ("results", Access::Write)],
-            ..SHADERS[0]
+            &[("params", Access::Uniform), ("results", Access::Write)],
+        )
+    }
+
+    fn with_access(source: &str, bindings: &'static [(&'static str, Access)]) -> Shader {
+        let kernel = Kernel {
+            name: "kernel",
+            bindings,
+            ..GRAM
+        };
+        Shader {
+            kernel: Box::leak(Box::new(kernel)),
+            source: source.to_owned(),
+            ..Shader::new(&GRAM, Core::PLAIN)
         }
     }
 
@@ -494,10 +547,10 @@ mod tests {
     fn mistakes_are_errors_and_leave_the_device_usable() {
         let Some(device) = open() else { return };
         fails(device.pipeline(&kernel("fn kernel() { nonsense }")));
-        let other_access = Shader {
-            bindings: &[("params", Access::Uniform), ("results", Access::Read)],
-            ..kernel(HALF)
-        };
+        let other_access = with_access(
+            HALF,
+            &[("params", Access::Uniform), ("results", Access::Read)],
+        );
         fails(device.pipeline(&other_access));
         fails(device.output(device.limits().max_buffer_size / 4 + 1));
         let pipeline = device.pipeline(&kernel(HALF)).unwrap();
@@ -525,6 +578,6 @@ mod tests {
         fails(device.output(1));
         fails(device.read(&results));
         fails(device.run(&pipeline, &[0u32; 4], &[&results], [1, 1]));
-        fails(device.pipeline(&SHADERS[2]));
+        fails(device.pipeline(&Shader::new(&GRAM, Core::PLAIN)));
     }
 }

@@ -11,20 +11,42 @@ pub(super) fn in_bands<T>(
     tiles: usize,
     step: usize,
     start: impl Fn(Range<usize>) -> Result<T>,
+    finish: impl FnMut(Range<usize>, T) -> Result<()>,
+) -> Result<()> {
+    in_staged_bands(tiles, step, start, |_, started| Ok(started), finish)
+}
+
+/// The same where what is to be brought back is known only after a band was computed: `collect` waits for
+/// that and asks for the rest, which arrives behind the next band.
+pub(super) fn in_staged_bands<S, T>(
+    tiles: usize,
+    step: usize,
+    start: impl Fn(Range<usize>) -> Result<S>,
+    collect: impl Fn(&Range<usize>, S) -> Result<T>,
     mut finish: impl FnMut(Range<usize>, T) -> Result<()>,
 ) -> Result<()> {
-    let mut before = None;
-    for first in (0..tiles).step_by(step) {
-        let band = first..(first + step).min(tiles);
-        let started = start(band.clone())?;
-        if let Some((band, results)) = before.replace((band, started)) {
+    let (mut started, mut collected) = (None, None);
+    let bands = (0..tiles)
+        .step_by(step)
+        .map(|first| Some(first..(first + step).min(tiles)));
+    // Two more turns let the last bands through.
+    for band in bands.chain([None, None]) {
+        let next = match band {
+            Some(band) => Some((band.clone(), start(band)?)),
+            None => None,
+        };
+        let asked_for = match std::mem::replace(&mut started, next) {
+            Some((band, results)) => {
+                let results = collect(&band, results)?;
+                Some((band, results))
+            }
+            None => None,
+        };
+        if let Some((band, results)) = std::mem::replace(&mut collected, asked_for) {
             finish(band, results)?;
         }
     }
-    match before {
-        Some((band, results)) => finish(band, results),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Tiles that one submission computes.
@@ -32,6 +54,8 @@ pub(super) fn in_bands<T>(
 pub(super) struct Piece {
     pub(super) x: Range<usize>,
     pub(super) y: Range<usize>,
+    /// Tiles of x and of y that a workgroup takes.
+    unit: [usize; 2],
 }
 
 impl Piece {
@@ -40,32 +64,42 @@ impl Piece {
         self.y.end <= self.x.start
     }
 
-    /// Workgroups, one per `strip` tiles of y and tile of x.
-    pub(super) fn grid(&self, strip: usize) -> [u32; 2] {
-        [self.y.len().div_ceil(strip) as u32, self.x.len() as u32]
+    /// Workgroups.
+    pub(super) fn grid(&self) -> [u32; 2] {
+        let [x, y] = self.unit;
+        [
+            self.y.len().div_ceil(y) as u32,
+            self.x.len().div_ceil(x) as u32,
+        ]
     }
 }
 
-/// Cuts tiles x × y into pieces of about `tiles` tiles, at least one strip, and at most `side` workgroups
-/// along either side. Pieces begin at whole strips of y.
+/// Cuts tiles x × y into pieces of about `tiles` tiles, at least one workgroup's, which takes `unit` tiles
+/// of x and of y, and of at most `side` workgroups along either side. Pieces begin at whole units.
 pub(super) fn pieces(
     x: Range<usize>,
     y: Range<usize>,
-    strip: usize,
+    unit: [usize; 2],
     tiles: usize,
     side: usize,
 ) -> Vec<Piece> {
-    let width = (tiles / strip).clamp(1, side) * strip;
-    let width = width.min(y.len().next_multiple_of(strip)).max(strip);
-    let height = (tiles / width).clamp(1, side);
+    let groups = tiles / (unit[0] * unit[1]);
+    let across = groups.clamp(1, side).min(y.len().div_ceil(unit[1])).max(1);
+    let down = (groups / across).clamp(1, side);
     let cut = |range: Range<usize>, step: usize| {
         range
             .clone()
             .step_by(step)
             .map(move |start| start..(start + step).min(range.end))
     };
-    cut(x, height)
-        .flat_map(|x| cut(y.clone(), width).map(move |y| Piece { x: x.clone(), y }))
+    cut(x, down * unit[0])
+        .flat_map(|x| {
+            cut(y.clone(), across * unit[1]).map(move |y| Piece {
+                x: x.clone(),
+                y,
+                unit,
+            })
+        })
         .collect()
 }
 
@@ -75,25 +109,26 @@ mod tests {
 
     #[test]
     fn pieces_cover_every_tile_once_and_keep_their_size() {
-        for (x, y, strip, tiles, side) in [
-            (0..7, 0..9, 1, 10, 4),
-            (3..40, 0..33, 4, 50, 100),
-            (0..5, 0..3, 4, 1, 2),
-            (0..1, 0..1, 1, 0, 1),
-            (2..90, 0..70, 1, 1 << 30, 8),
+        for (x, y, unit, tiles, side) in [
+            (0..7, 0..9, [1, 1], 10, 4),
+            (3..40, 0..33, [1, 4], 50, 100),
+            (2..40, 0..33, [2, 4], 50, 100),
+            (0..5, 0..3, [2, 2], 1, 2),
+            (0..1, 0..1, [1, 1], 0, 1),
+            (2..90, 0..70, [1, 1], 1 << 30, 8),
         ] {
             let mut seen = std::collections::HashMap::new();
-            for piece in pieces(x.clone(), y.clone(), strip, tiles, side) {
-                let [columns, rows] = piece.grid(strip);
+            for piece in pieces(x.clone(), y.clone(), unit, tiles, side) {
+                let [across, down] = piece.grid();
                 assert!(
-                    columns as usize <= side && rows as usize <= side,
+                    across as usize <= side && down as usize <= side,
                     "{piece:?}"
                 );
-                assert!(
-                    piece.x.len() * piece.y.len() <= tiles.max(strip),
-                    "{piece:?}"
-                );
-                assert!(piece.y.start.is_multiple_of(strip), "{piece:?}");
+                let computed = across as usize * down as usize * unit[0] * unit[1];
+                assert!(computed <= tiles.max(unit[0] * unit[1]), "{piece:?}");
+                let whole = |start: usize, from: usize, unit| (start - from).is_multiple_of(unit);
+                assert!(whole(piece.x.start, x.start, unit[0]), "{piece:?}");
+                assert!(whole(piece.y.start, y.start, unit[1]), "{piece:?}");
                 for tile in piece
                     .x
                     .clone()
@@ -106,20 +141,27 @@ mod tests {
             assert!(all.clone().all(|tile| seen.get(&tile) == Some(&1)));
             assert_eq!(seen.len(), all.count());
         }
-        assert!(pieces(0..4, 0..0, 4, 10, 10).is_empty());
-        let below = |x, y| Piece { x, y }.below_diagonal();
+        assert!(pieces(0..4, 0..0, [1, 4], 10, 10).is_empty());
+        let below = |x, y| {
+            let unit = [1, 1];
+            Piece { x, y, unit }.below_diagonal()
+        };
         assert!(below(4..6, 0..4) && !below(4..6, 0..5) && !below(0..6, 0..4));
     }
 
     #[test]
-    fn bands_finish_in_order_one_behind() {
+    fn bands_overlap_and_finish_in_order() {
         let log = std::cell::RefCell::new(Vec::new());
         let start = |band: Range<usize>| {
             log.borrow_mut().push(format!("start {band:?}"));
             Ok(band.end)
         };
-        in_bands(5, 2, start, |band, end| {
-            assert_eq!(band.end, end);
+        let collect = |band: &Range<usize>, end: usize| {
+            log.borrow_mut().push(format!("collect {band:?}"));
+            Ok(end + 1)
+        };
+        in_staged_bands(5, 2, start, collect, |band, end| {
+            assert_eq!(band.end + 1, end);
             log.borrow_mut().push(format!("finish {band:?}"));
             Ok(())
         })
@@ -127,11 +169,15 @@ mod tests {
         let expected = [
             "start 0..2",
             "start 2..4",
-            "finish 0..2",
+            "collect 0..2",
             "start 4..5",
+            "collect 2..4",
+            "finish 0..2",
+            "collect 4..5",
             "finish 2..4",
             "finish 4..5",
         ];
         assert_eq!(*log.borrow(), expected);
+        in_bands(0, 2, |_| Ok(()), |_, ()| unreachable!()).unwrap();
     }
 }
