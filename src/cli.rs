@@ -85,7 +85,8 @@ struct GlobalArgs {
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", global = true)]
     threads: Option<usize>,
-    /// Working memory beyond the inputs, e.g. 512MiB
+    /// Working memory beyond the inputs held, e.g. 2GiB; the base of `knn BASE QUERIES`
+    /// and the Y of `cosine X Y` are held if their rows as f32 fit into it, else streamed
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size, global = true)]
     memory: u64,
     /// Seed of everything random

@@ -195,7 +195,7 @@ pub struct EngineConfig {
     pub device: DeviceChoice,
     /// CPU threads; `None`: all cores.
     pub threads: Option<usize>,
-    /// Working memory beyond the input, in bytes.
+    /// Working memory beyond rows that are held, in bytes.
     pub memory: u64,
     /// Who hears about progress.
     pub progress: Arc<dyn Progress>,

@@ -95,7 +95,7 @@ impl Source {
 
     /// The sound rows, read and checked as they are asked for.
     pub fn stream(self) -> SoundRows {
-        SoundRows::new(self, 0)
+        SoundRows::new(self)
     }
 
     /// Reads and checks every row; `on_rows` hears how many each block had.
@@ -107,7 +107,8 @@ impl Source {
         // A count in a damaged header must not reserve memory that the file cannot fill.
         let plausible = info.bytes / (info.dim * info.dtype.bytes()) as u64 * 16;
         let rows = info.rows.unwrap_or(0).min(plausible) as usize;
-        let mut sound = SoundRows::new(self, rows);
+        let mut sound = SoundRows::new(self);
+        sound.collector.reserve(rows)?;
         while let Some(rows) = sound.next_block()? {
             on_rows(rows);
         }
@@ -125,8 +126,7 @@ pub struct SoundRows {
 }
 
 impl SoundRows {
-    /// `held` is how many rows will be held at once, where that is known.
-    fn new(source: Source, held: usize) -> Self {
+    fn new(source: Source) -> Self {
         let Source {
             info,
             columns,
@@ -138,7 +138,6 @@ impl SoundRows {
             info.dtype,
             info.id_source.clone(),
             &columns,
-            held,
         );
         Self {
             info,

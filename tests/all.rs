@@ -15,4 +15,5 @@ mod schema;
 mod shaders;
 mod source;
 mod spirv;
+mod stream;
 mod twins;

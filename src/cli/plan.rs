@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::session::Session;
-use super::{Engine, Error, Result};
+use super::{Engine, Error, Path, Result};
 use crate::embeddings::Rows;
 use crate::engine::{EngineConfig, Silent};
 use crate::source::SourceInfo;
@@ -171,10 +171,15 @@ fn machine_memory() -> Option<u64> {
         Some(kib << 10)
     };
     let machine = bytes("MemTotal:")? + bytes("SwapTotal:").unwrap_or(0);
-    // A container may have less; one without a limit says "max".
-    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|text| text.trim().parse().ok());
-    Some(limit.unwrap_or(machine).min(machine))
+    // The control group of this process, or one above it, may have less; one without a limit says "max".
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let limits = own.map(Path::new).into_iter().flat_map(Path::ancestors);
+    let limits = limits.filter_map(|group| {
+        let file = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    });
+    Some(limits.fold(machine, u64::min))
 }
 
 /// Multiply-adds per second of the product kernel, measured on a small tile of random rows.
