@@ -218,7 +218,9 @@ fn an_interrupt_ends_a_run_and_leaves_nothing_behind() {
     std::fs::write(&input, bytes).unwrap();
     let devices: &[&str] = if gpu() { &["cpu", "gpu"] } else { &["cpu"] };
     for device in devices {
-        let out = folder.path().join("out").join("lists.parquet");
+        let out = folder.path().join("out");
+        std::fs::create_dir_all(&out).unwrap();
+        let out = out.join("lists.parquet");
         let mut child = Command::new(env!("CARGO_BIN_EXE_vecdrift"))
             .args(["knn", "-k", "1000", "--threads", "1", "--device", device])
             .arg("--out")
@@ -229,7 +231,9 @@ fn an_interrupt_ends_a_run_and_leaves_nothing_behind() {
             .spawn()
             .unwrap();
         std::thread::sleep(Duration::from_millis(1500));
-        assert!(child.try_wait().unwrap().is_none(), "{device}: too short a run");
+        if child.try_wait().unwrap().is_some() {
+            panic!("{device}: too short a run: {:?}", child.wait_with_output());
+        }
         let start = Instant::now();
         let id = child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
