@@ -164,7 +164,11 @@ fn where_memory_is_short_tiles_get_smaller_and_the_answer_stays() {
             ..Trouble::default()
         };
         let engine = troubled_engine(&DeviceChoice::Gpu, CORE, 512 << 20, 1, trouble).unwrap();
-        assert_same(&answers(&engine), &expected, &format!("{largest} bytes at most"));
+        assert_same(
+            &answers(&engine),
+            &expected,
+            &format!("{largest} bytes at most"),
+        );
     }
     // What does not fit in any size is an error that says so.
     let trouble = Trouble {
@@ -204,9 +208,8 @@ fn an_interrupt_ends_a_run_and_leaves_nothing_behind() {
     let input = folder.path().join("rows.npy");
     let rows = 400_000;
     // Many hours of work on any processor that runs tests.
-    let mut file = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {DIM}), }}"
-    );
+    let mut file =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {DIM}), }}");
     file.push_str(&" ".repeat((64 - (10 + file.len() + 1) % 64) % 64));
     file.push('\n');
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
@@ -236,14 +239,26 @@ fn an_interrupt_ends_a_run_and_leaves_nothing_behind() {
         }
         let start = Instant::now();
         let id = child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
         let output = child.wait_with_output().unwrap();
         // A second is what is promised; a machine that is busy with other tests gets more.
         assert!(start.elapsed() < Duration::from_secs(10), "{device}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(130), "{device}: {said}");
         assert!(said.contains("interrupted"), "{device}: {said}");
-        let left: Vec<_> = out.parent().unwrap().read_dir().into_iter().flatten().collect();
+        let left: Vec<_> = out
+            .parent()
+            .unwrap()
+            .read_dir()
+            .into_iter()
+            .flatten()
+            .collect();
         assert!(left.is_empty(), "{device}: {left:?}");
     }
 }

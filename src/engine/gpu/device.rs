@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::shaders::{Access, Shader};
 use crate::engine::interrupt;
@@ -105,7 +105,8 @@ impl Device {
     pub(super) fn open(adapter: &wgpu::Adapter, limits: wgpu::Limits) -> Result<Self> {
         let name = adapter.get_info().name;
         let cooperative = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        let features = adapter.features() & (wgpu::Features::SHADER_F16 | cooperative);
+        let features = adapter.features()
+            & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY | cooperative);
         let experimental_features = if features.contains(cooperative) {
             // SAFETY: what is experimental about cooperative matrices is that wrong use of them is not
             // always found. Only our own, tested shaders use them, and only after they gave known
@@ -433,6 +434,59 @@ impl Device {
         buffers: &[&wgpu::Buffer],
         grid: [u32; 2],
     ) -> Result<()> {
+        let encoder = self.recorded(pipeline, params, buffers, grid, None)?;
+        self.submit(encoder).map(drop)
+    }
+
+    /// The same, and waits for it: the seconds that the kernel took, by the device's time stamps where it
+    /// has them, else by the clock.
+    pub(super) fn run_timed<P: bytemuck::NoUninit>(
+        &self,
+        pipeline: &Pipeline,
+        params: &P,
+        buffers: &[&wgpu::Buffer],
+        grid: [u32; 2],
+    ) -> Result<f64> {
+        if !self
+            .device
+            .features()
+            .contains(wgpu::Features::TIMESTAMP_QUERY)
+        {
+            self.settle()?;
+            let start = Instant::now();
+            self.run(pipeline, params, buffers, grid)?;
+            self.settle()?;
+            return Ok(start.elapsed().as_secs_f64());
+        }
+        let stamps = self.checked(|| {
+            self.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            })
+        })?;
+        let resolved = self.buffer(
+            16,
+            wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+        )?;
+        let mut encoder = self.recorded(pipeline, params, buffers, grid, Some(&stamps))?;
+        encoder.resolve_query_set(&stamps, 0..2, &resolved, 0);
+        self.submit(encoder)?;
+        let stamps = self.read(&resolved)?.finish()?;
+        let stamps: &[u64] = stamps.as_slice(2);
+        let nanoseconds = f64::from(self.queue.get_timestamp_period());
+        Ok(stamps[1].saturating_sub(stamps[0]) as f64 * nanoseconds * 1e-9)
+    }
+
+    /// A kernel, recorded; with the time stamps before and after it.
+    fn recorded<P: bytemuck::NoUninit>(
+        &self,
+        pipeline: &Pipeline,
+        params: &P,
+        buffers: &[&wgpu::Buffer],
+        grid: [u32; 2],
+        stamps: Option<&wgpu::QuerySet>,
+    ) -> Result<wgpu::CommandEncoder> {
         interrupt::check()?;
         let params = self.upload(bytemuck::bytes_of(params), wgpu::BufferUsages::UNIFORM)?;
         let entries: Vec<_> = (0u32..)
@@ -442,21 +496,27 @@ impl Device {
                 resource: buffer.as_entire_binding(),
             })
             .collect();
-        let encoder = self.checked(|| {
+        self.checked(|| {
             let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(pipeline.name),
                 layout: &pipeline.layout,
                 entries: &entries,
             });
             let mut encoder = self.device.create_command_encoder(&Default::default());
-            let mut pass = encoder.begin_compute_pass(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: stamps.map(|query_set| wgpu::ComputePassTimestampWrites {
+                    query_set,
+                    beginning_of_pass_write_index: Some(0),
+                    end_of_pass_write_index: Some(1),
+                }),
+            });
             pass.set_pipeline(&pipeline.pipeline);
             pass.set_bind_group(0, &group, &[]);
             pass.dispatch_workgroups(grid[0], grid[1], 1);
             drop(pass);
             encoder
-        })?;
-        self.submit(encoder).map(drop)
+        })
     }
 
     /// Begins to bring results back; the device may go on meanwhile.
