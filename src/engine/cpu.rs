@@ -95,8 +95,9 @@ impl Backend for CpuBackend {
             Operation::Nearest => 16384,
             _ => 8192,
         };
-        // Two blocks, and the prepared rows while one is loaded.
-        let per_row = 3 * 4 * dim as u64;
+        // Two blocks at work and two on their way, each as it came and as it is packed, for some of the
+        // time; blocks of x that are kept have a share of their own.
+        let per_row = 7 * 4 * dim as u64;
         // Per pair of rows: six kernels' sums of 16 × 16 pairs, one kernel's sums of 16 pairs on either
         // side, 4 bytes each, and all of that twice (tasks, result): 1.2 bytes.
         let results = |rows: u64| match operation {

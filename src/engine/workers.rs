@@ -98,7 +98,7 @@ impl Engine {
         let device = backend.device();
         let room = if device.backend == "cpu" || device.software {
             // The rest of the working memory is for the blocks at work.
-            self.memory / 4
+            self.memory / 8
         } else {
             KEPT_ON_HARDWARE
         };
