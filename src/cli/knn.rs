@@ -122,7 +122,7 @@ impl KnnArgs {
         if !plan::announce(session, &infos, &[pass])? {
             return Ok(());
         }
-        session.out().map_or(Ok(()), check_file)?;
+        session.out().map_or(Ok(()), super::check_file)?;
         let loaded_base = session.read("base", base_source)?;
         let loaded_queries = query_source
             .map(|s| session.read("queries", s))
@@ -221,23 +221,6 @@ impl KnnArgs {
             ),
         }
         session.print(&output, &page)
-    }
-}
-
-/// Whether a file can be written here: found out before an hour's work, not after.
-fn check_file(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(
-            Error::output(path.display(), "is a folder, expected a file for the lists")
-                .hint("--out names a Parquet file, e.g. neighbours.parquet"),
-        );
-    }
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Error::output(
-            folder.display(),
-            "no such folder, expected one for the lists",
-        )),
-        _ => Ok(()),
     }
 }
 
