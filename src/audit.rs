@@ -15,7 +15,7 @@ use crate::source::{self, ReadOptions};
 mod measure;
 mod verdict;
 
-pub use measure::{Coordinates, DataFaults, Distribution, SideFaults};
+pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
 
 /// What to audit, and how.

@@ -12,6 +12,9 @@ use crate::engine::{DeviceChoice, Engine, EngineConfig};
 use crate::error::{Error, Result};
 use crate::source::ReadOptions;
 
+mod adapter_file;
+mod align;
+mod apply;
 mod audit;
 mod cosine;
 mod devices;
@@ -57,6 +60,8 @@ enum Command {
     Knn(knn::KnnArgs),
     Overlap(overlap::OverlapArgs),
     Mmd(mmd::MmdArgs),
+    Align(align::AlignArgs),
+    Apply(apply::ApplyArgs),
     Devices(devices::DevicesArgs),
 }
 
@@ -75,7 +80,7 @@ struct GlobalArgs {
     /// How to print the result on stdout
     #[arg(long, value_enum, default_value = "text", global = true)]
     format: Format,
-    /// Where to write files: a folder, or for knn a Parquet file
+    /// Where to write files: a folder, or for knn and apply a file
     #[arg(long, value_name = "PATH", global = true)]
     out: Option<PathBuf>,
     /// auto, cpu, gpu, all (every GPU at once), an index or part of a name from
@@ -134,6 +139,8 @@ pub fn run() -> Result<()> {
         Command::Knn(args) => args.run(&session),
         Command::Overlap(args) => args.run(&session),
         Command::Mmd(args) => args.run(&session),
+        Command::Align(args) => args.run(&session),
+        Command::Apply(args) => args.run(&session),
         Command::Devices(args) => args.run(&session),
     }
 }
@@ -176,6 +183,23 @@ fn parse_size(text: &str) -> std::result::Result<u64, String> {
 fn positive(option: &str, rows: Option<usize>) -> Result<()> {
     match rows {
         Some(0) => Err(Error::input(option, "0 rows, expected at least 1")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file can be written here: found out before an hour's work, not after.
+fn check_file(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::output(
+            path.display(),
+            "is a folder, expected a file to write",
+        ));
+    }
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Error::output(
+            folder.display(),
+            format!("no such folder, expected one for {}", path.display()),
+        )),
         _ => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! Drift measures: one file each, made of engine operations and statistics.
 
+pub mod adapter;
 pub mod alignment;
 pub mod comparability;
 pub mod cosine;

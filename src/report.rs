@@ -48,7 +48,7 @@ pub use page::{
     Align, AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark,
     Output, Page, Plot, Point, Role, Section, Table, Tone, Verdict, XAxis,
 };
-pub use results::{audit_page, cosine_page, measured_page, mmd_page, overlap_page};
+pub use results::{align_page, audit_page, cosine_page, measured_page, mmd_page, overlap_page};
 pub use text::{TextStyle, text};
 pub use value::{State, Value};
 

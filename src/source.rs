@@ -18,9 +18,13 @@ mod arrow_ipc;
 mod columns;
 mod dense;
 mod parquet;
+mod tensors;
+mod vectors;
 pub mod write;
 
 pub use columns::read_text_columns;
+pub use tensors::Tensors;
+pub use vectors::{VectorFormat, VectorShape, write_vectors};
 
 /// Bytes of values that one row block holds at most, about.
 const BLOCK_BYTES: usize = 4 << 20;

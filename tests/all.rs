@@ -1,6 +1,7 @@
 //! One integration-test binary: faster to link, helpers shared.
 
 mod adversarial;
+mod align;
 mod architecture;
 mod cli;
 mod fixtures;

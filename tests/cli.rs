@@ -436,7 +436,7 @@ fn dry_run_reads_no_rows_and_writes_nothing() {
 #[test]
 fn help_shows_examples_and_fits_the_terminal() {
     for command in [
-        "", "audit", "inspect", "cosine", "knn", "overlap", "mmd", "devices",
+        "", "audit", "inspect", "cosine", "knn", "overlap", "mmd", "align", "apply", "devices",
     ] {
         let args: Vec<&str> = [command, "--help"]
             .into_iter()

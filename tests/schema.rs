@@ -4,6 +4,7 @@ use std::path::Path;
 
 use schemars::schema_for;
 use vecdrift::audit::{Audit, AuditConfig};
+use vecdrift::metrics::adapter::Alignment;
 use vecdrift::metrics::cosine::CosineDistribution;
 use vecdrift::metrics::mmd::Mmd;
 use vecdrift::metrics::overlap::Overlap;
@@ -28,6 +29,7 @@ fn check(name: &str, schema: &schemars::Schema) {
 
 #[test]
 fn schemas_are_those_of_the_types() {
+    check("align.json", &schema_for!(Alignment));
     check("audit.json", &schema_for!(Output<AuditConfig, Audit>));
     check("cosine.json", &schema_for!(CosineDistribution));
     check("mmd.json", &schema_for!(Mmd));

@@ -347,7 +347,10 @@ pub(super) fn retrieval(
 }
 
 /// Reads relevance judgements: text (BEIR TSV or TREC), or a Parquet table with BEIR's column names.
-pub(super) fn read_qrels(path: &str) -> Result<Vec<Qrel>> {
+///
+/// # Errors
+/// The file cannot be read or holds something else.
+pub fn read_qrels(path: &str) -> Result<Vec<Qrel>> {
     if source::is_parquet(path)? {
         let columns = source::read_text_columns(
             path,

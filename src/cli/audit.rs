@@ -82,20 +82,7 @@ impl AuditArgs {
             permutations,
             bandwidth,
         } = self;
-        let golden = match (queries_reference, queries_current, qrels) {
-            (None, None, None) => None,
-            (Some(queries_reference), Some(queries_current), Some(qrels)) => Some(GoldenConfig {
-                queries_reference,
-                queries_current,
-                qrels,
-            }),
-            _ => {
-                return Err(Error::input(
-                    "golden queries",
-                    "--queries-reference, --queries-current and --qrels go together, expected all three",
-                ));
-            }
-        };
+        let golden = golden(queries_reference, queries_current, qrels)?;
         ks.sort_unstable();
         ks.dedup();
         if ks.first() == Some(&0) {
@@ -160,6 +147,26 @@ impl AuditArgs {
                 .collect();
         }
         session.print(&output, &page)
+    }
+}
+
+/// Golden queries, where all that they take is named.
+pub(super) fn golden(
+    queries_reference: Option<String>,
+    queries_current: Option<String>,
+    qrels: Option<String>,
+) -> Result<Option<GoldenConfig>> {
+    match (queries_reference, queries_current, qrels) {
+        (None, None, None) => Ok(None),
+        (Some(queries_reference), Some(queries_current), Some(qrels)) => Ok(Some(GoldenConfig {
+            queries_reference,
+            queries_current,
+            qrels,
+        })),
+        _ => Err(Error::input(
+            "golden queries",
+            "--queries-reference, --queries-current and --qrels go together, expected all three",
+        )),
     }
 }
 

@@ -131,7 +131,7 @@ impl KnnArgs {
         if !plan::announce_inputs(session, &inputs, &[pass])? {
             return Ok(());
         }
-        session.out().map_or(Ok(()), check_file)?;
+        session.out().map_or(Ok(()), super::check_file)?;
         let search = Search { k, metric };
         let Found {
             engine,
@@ -318,23 +318,6 @@ fn compact(neighbors: &mut Neighbors) -> Vec<u32> {
         *row = hits.partition_point(|&hit| hit < *row) as u32;
     }
     hits
-}
-
-/// Whether a file can be written here: found out before an hour's work, not after.
-fn check_file(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(
-            Error::output(path.display(), "is a folder, expected a file for the lists")
-                .hint("--out names a Parquet file, e.g. neighbours.parquet"),
-        );
-    }
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Error::output(
-            folder.display(),
-            "no such folder, expected one for the lists",
-        )),
-        _ => Ok(()),
-    }
 }
 
 fn write_neighbors(

@@ -16,7 +16,10 @@ use crate::metrics::retrieval::Retrieval;
 use crate::output::{InputSummary, Output};
 use crate::stats::distribution;
 
+mod align;
 mod sections;
+
+pub use align::align_page;
 
 use sections::*;
 

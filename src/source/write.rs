@@ -72,6 +72,14 @@ impl Column<'_> {
     }
 }
 
+/// How every Parquet file is written.
+pub(super) fn writer_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_created_by(concat!("vecdrift ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build()
+}
+
 /// Writes `rows` rows of named columns to `to`, a writer the caller moves into place afterwards.
 ///
 /// # Errors
@@ -95,12 +103,8 @@ pub fn parquet(
         .map(|((name, _), array)| Field::new(*name, array.data_type().clone(), true))
         .collect();
     let schema = Arc::new(Schema::new(fields));
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_created_by(concat!("vecdrift ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build();
-    let mut writer =
-        ArrowWriter::try_new(to, Arc::clone(&schema), Some(properties)).map_err(|e| failed(&e))?;
+    let mut writer = ArrowWriter::try_new(to, Arc::clone(&schema), Some(writer_properties()))
+        .map_err(|e| failed(&e))?;
     for start in (0..rows).step_by(BATCH) {
         let arrays = batch(start..(start + BATCH).min(rows));
         let record = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(|e| failed(&e))?;

@@ -1,5 +1,57 @@
 //! Confidence intervals.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::paired::Z_975;
+
+/// A mean with its interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct Estimate {
+    /// The mean.
+    pub mean: f64,
+    /// 95 % interval; `null` where one value, or one group, gives none.
+    pub ci95: Option<[f64; 2]>,
+}
+
+impl Estimate {
+    /// Mean of values of which those of one group depend on each other, with a normal interval from the
+    /// groups' sums: variance = g/(g − 1) · Σ over groups (Σ (v − mean))² / n². `groups` names the group of
+    /// each value by number. `None` without a value.
+    ///
+    /// Source: Liang and Zeger (1986), the cluster-robust variance of a mean.
+    pub fn of_groups(values: &[f64], groups: &[u32]) -> Option<Self> {
+        if values.is_empty() {
+            return None;
+        }
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let mut sums = std::collections::BTreeMap::new();
+        for (value, group) in values.iter().zip(groups) {
+            *sums.entry(group).or_insert(0.0) += value - mean;
+        }
+        let g = sums.len() as f64;
+        let squares: f64 = sums.values().map(|s| s * s).sum();
+        let half = Z_975 * (g / (g - 1.0) * squares).sqrt() / n;
+        Some(Self {
+            mean,
+            ci95: (sums.len() > 1).then_some([mean - half, mean + half]),
+        })
+    }
+
+    /// The interval, or everything where there is none.
+    pub fn bounds(&self) -> [f64; 2] {
+        self.ci95.unwrap_or([f64::NEG_INFINITY, f64::INFINITY])
+    }
+
+    /// The same within [0, 1], for shares.
+    #[must_use]
+    pub fn of_share(mut self) -> Self {
+        self.ci95 = self.ci95.map(|ci| ci.map(|end| end.clamp(0.0, 1.0)));
+        self
+    }
+}
+
 /// Interval for a squared distance from an estimate of it and its standard deviation, on the square
 /// root's scale.
 ///
@@ -66,6 +118,22 @@ mod tests {
             "/fixtures/golden/mmd_interval.json"
         )))
         .unwrap()
+    }
+
+    /// Groups of one value give the usual interval; equal values within groups count once each group.
+    #[test]
+    fn grouped_means() {
+        let values = [1.0, 4.0, 2.0, 8.0];
+        let alone = Estimate::of_groups(&values, &[0, 1, 2, 3]).unwrap();
+        let se = (values.iter().map(|v| (v - 3.75f64).powi(2)).sum::<f64>() / 3.0 / 4.0).sqrt();
+        let [low, high] = alone.ci95.unwrap();
+        assert_eq!(alone.mean, 3.75);
+        assert!((high - low - 2.0 * Z_975 * se).abs() < 1e-12);
+        let twice: Vec<f64> = values.iter().flat_map(|&v| [v, v]).collect();
+        let paired = Estimate::of_groups(&twice, &[0, 0, 1, 1, 2, 2, 3, 3]).unwrap();
+        assert!((paired.ci95.unwrap()[0] - low).abs() < 1e-12);
+        assert_eq!(Estimate::of_groups(&values, &[7; 4]).unwrap().ci95, None);
+        assert_eq!(Estimate::of_groups(&[], &[]), None);
     }
 
     #[test]
