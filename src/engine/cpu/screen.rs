@@ -36,7 +36,7 @@ pub(super) fn nearest(
     let mut found = vec![TopK::new(0); queries.rows()];
     // Before the tasks begin: one that waited for another to do it would hold up the pool.
     queries.turn_to_queries();
-    let shared_out = queries.rows().div_ceil(2 * rayon::current_num_threads());
+    let shared_out = queries.rows().div_ceil(4 * rayon::current_num_threads());
     let task = shared_out.next_multiple_of(GROUP).clamp(GROUP, TASK);
     found
         .par_chunks_mut(task)
@@ -127,6 +127,16 @@ impl Search {
     }
 }
 
+/// Rows of a panel that are looked at one by one where one of them may matter.
+const STRETCH: usize = 16;
+
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    values
+        .iter()
+        .fold(f32::NEG_INFINITY, |a, &b| if a > b { a } else { b })
+}
+
 /// Some queries against the whole base of the tile.
 struct Screen<'a> {
     queries: &'a Codes,
@@ -163,21 +173,27 @@ impl Job for Screen<'_> {
                     for j in 0..PANEL {
                         upper[j] = tile.0[i][j] as f32 * scales[j] + residuals[j] * search.length;
                     }
-                    let highest = upper
-                        .iter()
-                        .fold(f32::NEG_INFINITY, |a, &b| if a > b { a } else { b });
+                    let highest = largest(&upper);
                     if highest < search.bar {
                         continue;
                     }
                     let query = first + g * GROUP + i;
-                    for j in 0..PANEL {
-                        let row = panel * PANEL + j;
-                        if upper[j] >= search.bar
-                            && row < base.rows()
-                            && !request.excludes(query, row)
-                        {
-                            let value = tile.0[i][j] as f32 * scales[j];
-                            search.take(request.k, row as u32, value, residuals[j] * search.length);
+                    for start in (0..PANEL).step_by(STRETCH) {
+                        // Most stretches hold nothing, and are told so in vector code.
+                        let highest = largest(&upper[start..start + STRETCH]);
+                        if highest < search.bar {
+                            continue;
+                        }
+                        for j in start..start + STRETCH {
+                            let row = panel * PANEL + j;
+                            if upper[j] >= search.bar
+                                && row < base.rows()
+                                && !request.excludes(query, row)
+                            {
+                                let value = tile.0[i][j] as f32 * scales[j];
+                                let reach = residuals[j] * search.length;
+                                search.take(request.k, row as u32, value, reach);
+                            }
                         }
                     }
                 }
