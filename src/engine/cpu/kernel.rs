@@ -395,9 +395,9 @@ mod x86 {
                     }
                 }
             }
-            for (r, sums) in sums.into_iter().enumerate() {
-                for (p, sum) in sums.into_iter().enumerate() {
-                    _mm512_storeu_ps(to.add((first + r) * SIDE + p * LANES), sum);
+            for r in 0..AVX512_ROWS {
+                for p in 0..PANELS {
+                    _mm512_storeu_ps(to.add((first + r) * SIDE + p * LANES), sums[r][p]);
                 }
             }
         }
@@ -466,9 +466,9 @@ mod x86 {
                     }
                 }
             }
-            for (r, sums) in sums.into_iter().enumerate() {
-                for (half, sum) in sums.into_iter().enumerate() {
-                    _mm256_storeu_ps(to.add((first + r) * SIDE + half * 8), sum);
+            for r in 0..ROWS {
+                for half in 0..2 {
+                    _mm256_storeu_ps(to.add((first + r) * SIDE + half * 8), sums[r][half]);
                 }
             }
         }
@@ -534,23 +534,36 @@ mod x86 {
         tile: &mut CodeTile,
     ) {
         const VECTORS: usize = PANEL / 16;
-        let mut sums = offsets.map(|offset| [_mm512_set1_epi32(offset); VECTORS]);
+        // Loops by index: an array that is moved as a whole goes through memory.
+        let mut sums = [[_mm512_setzero_si512(); VECTORS]; GROUP];
+        for i in 0..GROUP {
+            for v in 0..VECTORS {
+                sums[i][v] = _mm512_set1_epi32(offsets[i]);
+            }
+        }
         for (query, base) in queries.iter().zip(panel) {
             let base: *const i32 = base.0.as_ptr().cast();
             // SAFETY: a lane of the base is four vectors of 64 bytes.
-            let base: [__m512i; VECTORS] =
-                std::array::from_fn(|v| unsafe { _mm512_loadu_epi32(base.add(16 * v)) });
-            for (sums, query) in sums.iter_mut().zip(&query.0) {
-                let query = _mm512_set1_epi32(i32::from_ne_bytes(query.map(|code| code as u8)));
-                for (sum, base) in sums.iter_mut().zip(base) {
-                    *sum = _mm512_dpbusd_epi32(*sum, base, query);
+            let base = unsafe {
+                [
+                    _mm512_loadu_epi32(base),
+                    _mm512_loadu_epi32(base.add(16)),
+                    _mm512_loadu_epi32(base.add(32)),
+                    _mm512_loadu_epi32(base.add(48)),
+                ]
+            };
+            for i in 0..GROUP {
+                let four = query.0[i].map(|code| code as u8);
+                let four = _mm512_set1_epi32(i32::from_ne_bytes(four));
+                for v in 0..VECTORS {
+                    sums[i][v] = _mm512_dpbusd_epi32(sums[i][v], base[v], four);
                 }
             }
         }
-        for (to, sums) in tile.0.iter_mut().zip(sums) {
-            for (v, sum) in sums.into_iter().enumerate() {
+        for i in 0..GROUP {
+            for v in 0..VECTORS {
                 // SAFETY: a row of the tile is four vectors of 64 bytes.
-                unsafe { _mm512_storeu_epi32(to.as_mut_ptr().add(16 * v), sum) };
+                unsafe { _mm512_storeu_epi32(tile.0[i].as_mut_ptr().add(16 * v), sums[i][v]) };
             }
         }
     }
@@ -567,23 +580,27 @@ mod x86 {
         /// Rows of the base per pass: twelve sums and two vectors of codes in sixteen registers.
         const ROWS: usize = 16;
         for first in (0..PANEL).step_by(ROWS) {
-            let mut sums = offsets.map(|offset| [_mm256_set1_epi32(offset); 2]);
+            let mut sums = [[_mm256_setzero_si256(); 2]; GROUP];
+            for i in 0..GROUP {
+                sums[i] = [_mm256_set1_epi32(offsets[i]); 2];
+            }
             for (query, base) in queries.iter().zip(panel) {
                 let base: *const __m256i = base.0[first..].as_ptr().cast();
                 // SAFETY: sixteen rows of four bytes follow `first`.
                 let base = unsafe { [_mm256_loadu_si256(base), _mm256_loadu_si256(base.add(1))] };
-                for (sums, query) in sums.iter_mut().zip(&query.0) {
-                    let query = _mm256_set1_epi32(i32::from_ne_bytes(query.map(|code| code as u8)));
-                    for (sum, base) in sums.iter_mut().zip(base) {
-                        *sum = _mm256_dpbusd_avx_epi32(*sum, base, query);
+                for i in 0..GROUP {
+                    let four = query.0[i].map(|code| code as u8);
+                    let four = _mm256_set1_epi32(i32::from_ne_bytes(four));
+                    for half in 0..2 {
+                        sums[i][half] = _mm256_dpbusd_avx_epi32(sums[i][half], base[half], four);
                     }
                 }
             }
-            for (to, sums) in tile.0.iter_mut().zip(sums) {
-                let to: *mut __m256i = to[first..first + ROWS].as_mut_ptr().cast();
-                for (half, sum) in sums.into_iter().enumerate() {
+            for i in 0..GROUP {
+                let to: *mut __m256i = tile.0[i][first..first + ROWS].as_mut_ptr().cast();
+                for half in 0..2 {
                     // SAFETY: sixteen sums are two vectors of 32 bytes.
-                    unsafe { _mm256_storeu_si256(to.add(half), sum) };
+                    unsafe { _mm256_storeu_si256(to.add(half), sums[i][half]) };
                 }
             }
         }
