@@ -14,4 +14,5 @@ mod report;
 mod schema;
 mod shaders;
 mod source;
+mod thresholds;
 mod twins;
