@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::metrics::comparability::Comparability;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
 use crate::metrics::retrieval::Retrieval;
+use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
@@ -35,6 +36,8 @@ pub struct AuditConfig {
     pub ks: Vec<usize>,
     /// Queries sampled for the overlap; `None`: every shared row. The base is never sampled.
     pub overlap_queries: Option<usize>,
+    /// Old similarity thresholds to carry over; empty: multiples of 0.05.
+    pub thresholds: Vec<f64>,
     /// Rows sampled per side for the distribution measures; `None`: every row.
     pub sample: Option<usize>,
     /// Permutations of the MMD test.
@@ -69,6 +72,7 @@ impl AuditConfig {
             golden: None,
             ks: vec![1, 5, 10, 50, 100],
             overlap_queries: None,
+            thresholds: Vec::new(),
             sample: None,
             permutations: 9_999,
             bandwidth: None,
@@ -97,6 +101,8 @@ pub struct Audit {
     pub distribution: Option<Distribution>,
     /// Golden queries.
     pub retrieval: Option<Retrieval>,
+    /// What similarity thresholds set on the reference are worth on the current set.
+    pub thresholds: Option<Thresholds>,
     /// Measures that were not taken, each with its reason.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -218,6 +224,16 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     clock.lap("coordinates");
     let mut neighbourhoods =
         measure::neighbourhoods(engine, shared.as_ref(), config, &mut not_measured)?;
+    clock.lap("neighbourhoods");
+    let thresholds = measure::thresholds(
+        engine,
+        shared.as_ref(),
+        (&reference, &current),
+        golden.as_ref(),
+        config,
+        &mut not_measured,
+    )?;
+    clock.lap("thresholds");
     let items = shared
         .map(|shared| shared.ids)
         .zip(neighbourhoods.as_mut())
@@ -226,7 +242,6 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             paired_cosine,
             neighbourhoods: std::mem::take(&mut found.per_item),
         });
-    clock.lap("neighbourhoods");
     let retrieval = measure::retrieval(
         engine,
         &reference,
@@ -271,6 +286,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             neighbourhoods,
             distribution,
             retrieval,
+            thresholds,
             not_measured,
         },
         inputs,

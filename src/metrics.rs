@@ -13,3 +13,4 @@ pub mod overlap;
 pub mod pairs;
 pub mod retrieval;
 pub mod spectrum;
+pub mod thresholds;

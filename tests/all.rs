@@ -17,4 +17,5 @@ mod shaders;
 mod source;
 mod spirv;
 mod stream;
+mod thresholds;
 mod twins;

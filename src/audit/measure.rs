@@ -19,6 +19,7 @@ use crate::metrics::moments::{
 use crate::metrics::overlap::{self, Overlap, OverlapConfig};
 use crate::metrics::retrieval::{self, Qrel, Retrieval, RetrievalSide};
 use crate::metrics::spectrum::{self, Spectrum, SubspaceSimilarity};
+use crate::metrics::thresholds::{self, Thresholds};
 use crate::output::InputSummary;
 use crate::source;
 use crate::stats::paired::Resampling;
@@ -308,6 +309,66 @@ pub(super) struct Golden {
     pub(super) qrels: Vec<Qrel>,
 }
 
+fn golden_side<'a>(queries: &'a Embeddings, corpus: &'a Embeddings) -> RetrievalSide<'a> {
+    RetrievalSide {
+        queries: queries.rows(),
+        query_ids: &queries.ids,
+        corpus: corpus.rows(),
+        corpus_ids: &corpus.ids,
+    }
+}
+
+/// Carries similarity thresholds over: at equal pass rate over shared items, and at equal precision where
+/// golden queries say what is relevant.
+pub(super) fn thresholds(
+    engine: &Engine,
+    shared: Option<&Shared<'_>>,
+    (reference, current): (&Embeddings, &Embeddings),
+    golden: Option<&Golden>,
+    config: &AuditConfig,
+    not_measured: &mut Vec<NotMeasured>,
+) -> Result<Option<Thresholds>> {
+    let wanted = &config.thresholds;
+    let found = match shared {
+        None => None,
+        Some(s) => thresholds::thresholds(
+            engine,
+            s.reference(),
+            s.current(),
+            &s.ids,
+            wanted,
+            config.seed,
+        )?,
+    };
+    let Some(mut found) = found else {
+        skip(
+            not_measured,
+            "thresholds",
+            "needs at least 50 items with the same id on both sides",
+        );
+        return Ok(None);
+    };
+    if let Some(golden) = golden {
+        let sides = [
+            golden_side(&golden.queries_reference, reference),
+            golden_side(&golden.queries_current, current),
+        ];
+        // Queries of another dimension than their corpus are refused where they are searched.
+        if sides.iter().all(|s| s.queries.dim() == s.corpus.dim()) {
+            let [old, new] = &sides;
+            found.precision = thresholds::precision_transfer(
+                engine,
+                old,
+                new,
+                &golden.qrels,
+                wanted,
+                config.seed,
+            )?;
+        }
+    }
+    Ok(Some(found))
+}
+
 /// Runs the golden queries on both sides.
 pub(super) fn retrieval(
     engine: &Engine,
@@ -325,18 +386,10 @@ pub(super) fn retrieval(
         );
         return Ok(None);
     };
-    fn side<'a>(queries: &'a Embeddings, corpus: &'a Embeddings) -> RetrievalSide<'a> {
-        RetrievalSide {
-            queries: queries.rows(),
-            query_ids: &queries.ids,
-            corpus: corpus.rows(),
-            corpus_ids: &corpus.ids,
-        }
-    }
     retrieval::retrieval(
         engine,
-        &side(&golden.queries_reference, reference),
-        &side(&golden.queries_current, current),
+        &golden_side(&golden.queries_reference, reference),
+        &golden_side(&golden.queries_current, current),
         &golden.qrels,
         &Resampling {
             seed: config.seed,

@@ -55,6 +55,14 @@ pub(super) struct AuditArgs {
     /// Query only this many items for the overlap (the base is never sampled)
     #[arg(long, value_name = "N")]
     overlap_queries: Option<usize>,
+    /// Similarity thresholds in use, to carry over [default: steps of 0.05]
+    #[arg(
+        long,
+        value_name = "T,T,…",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
+    thresholds: Vec<f64>,
     /// Use only this many rows per side for the distribution measures
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
@@ -78,6 +86,7 @@ impl AuditArgs {
             qrels,
             mut ks,
             overlap_queries,
+            thresholds,
             sample,
             permutations,
             bandwidth,
@@ -88,6 +97,12 @@ impl AuditArgs {
         if ks.first() == Some(&0) {
             return Err(Error::input("--ks", "k = 0, expected at least 1"));
         }
+        if let Some(t) = thresholds.iter().find(|t| !(-1.0..=1.0).contains(*t)) {
+            return Err(Error::input(
+                "--thresholds",
+                format!("{t}, expected cosines between -1 and 1"),
+            ));
+        }
         super::positive("--sample", sample)?;
         super::positive("--overlap-queries", overlap_queries)?;
         super::check_test(permutations, bandwidth)?;
@@ -97,6 +112,7 @@ impl AuditArgs {
             golden,
             ks,
             overlap_queries,
+            thresholds,
             sample,
             permutations,
             bandwidth,

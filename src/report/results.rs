@@ -17,6 +17,7 @@ use crate::output::{InputSummary, Output};
 use crate::stats::distribution;
 
 mod align;
+mod cutoffs;
 mod sections;
 
 pub use align::align_page;
@@ -52,6 +53,7 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.coordinates.as_ref().map(coordinates_section));
     sections.extend(audit.neighbourhoods.as_ref().map(neighbourhoods_section));
     sections.extend(audit.retrieval.as_ref().map(retrieval_section));
+    sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
     sections.push(scope_section(audit));
     Page {
@@ -238,6 +240,12 @@ fn key_numbers(audit: &Audit) -> Table {
                 estimate(metric.difference.mean, metric.difference.ci95),
             );
         }
+    }
+    if let Some(typical) = audit.thresholds.as_ref().and_then(cutoffs::typical) {
+        row(
+            format!("old threshold {} becomes", Value::Setting(typical.old)),
+            estimate(typical.new, typical.new_ci95),
+        );
     }
     if let Some(found) = &audit.distribution {
         if let Some(mmd) = &found.mmd {

@@ -257,6 +257,7 @@ fn percent_decimals(x: f64) -> usize {
     match x.abs() {
         x if x >= 10.0 => 1,
         x if x >= 1.0 => 2,
+        0.0 => 0,
         x => (1 - exponent(x)).clamp(0, 9) as usize,
     }
 }
@@ -480,6 +481,10 @@ mod tests {
         assert_eq!(text(0.5, [0.5, 0.5]), "0.500 [0.500, 0.500]");
         assert_eq!(text(0.0, [0.0, 0.0]), "0 [0, 0]");
         assert_eq!(text(2e-6, [1e-6, 3e-6]), "2e-6 [1e-6, 3e-6]");
+        assert_eq!(
+            Value::percent_interval(0.0, [0.0, 0.0]).to_string(),
+            "0% [0, 0]"
+        );
         assert_eq!(
             Value::percent_interval(0.441, [0.4361, 0.4463]).to_string(),
             "44.1% [43.6, 44.6]"
