@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         }
     }));
     let error = match std::panic::catch_unwind(vecdrift::cli::run) {
-        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Ok(outcome)) => return ExitCode::from(outcome.exit_code()),
         Ok(Err(error)) => error,
         Err(_) => {
             let message = PANIC.lock().map(|m| m.clone()).unwrap_or_default();

@@ -4,9 +4,11 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::gate::GateArgs;
 use super::plan::{self, Pass};
 use super::session::{self, Session};
-use super::{Error, InputArgs, Result};
+use super::{Error, InputArgs, Outcome, Result};
+use crate::audit::gate::{COSINE_MEASURES, cosine_measures};
 use crate::metrics::cosine::{self, CosineDistribution};
 use crate::metrics::moments::UnitMoments;
 use crate::metrics::pairs::{self, SimilarPair, Wanted};
@@ -38,6 +40,8 @@ pub(super) struct CosineArgs {
     above: Option<f64>,
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    gates: GateArgs,
 }
 
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -62,7 +66,7 @@ pub(super) struct CosineResults {
 }
 
 impl CosineArgs {
-    pub(super) fn run(self, session: &Session) -> Result<()> {
+    pub(super) fn run(self, session: &Session) -> Result<Outcome> {
         let Self {
             x,
             y,
@@ -70,7 +74,9 @@ impl CosineArgs {
             top_pairs,
             above,
             input,
+            gates,
         } = self;
+        let gates = gates.prepare(&COSINE_MEASURES, session)?;
         session.refuse_out("cosine")?;
         super::positive("--sample", sample)?;
         if above.is_some_and(|t| !(-1.0..=1.0).contains(&t)) {
@@ -107,7 +113,7 @@ impl CosineArgs {
         };
         let infos: Vec<_> = std::iter::once(&info).chain(&info_y).collect();
         if !plan::announce(session, &infos, &[pass])? {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         let mut a = session.read("x", source_x)?;
         let mut b = source_y.map(|s| session.read("y", s)).transpose()?;
@@ -153,7 +159,7 @@ impl CosineArgs {
         let inputs = std::iter::once(a.summary)
             .chain(b.map(|b| b.summary))
             .collect();
-        let output = session.output(
+        let mut output = session.output(
             "cosine",
             Config {
                 x,
@@ -168,12 +174,14 @@ impl CosineArgs {
             clock.timings(),
         );
         let r = &output.results;
-        let page = report::cosine_page(
+        let mut page = report::cosine_page(
             &output,
             &r.distribution,
             r.exact,
             r.similar_pairs.as_deref(),
         );
-        session.print(&output, &page)
+        let measures = cosine_measures(&output.results.distribution);
+        gates.judge(&mut output, &mut page, &measures);
+        gates.finish(session, &output, page, &measures, None)
     }
 }

@@ -149,6 +149,7 @@ impl Session {
             inputs,
             device: device.clone(),
             results,
+            gates: Vec::new(),
             warnings,
             timings,
         }
