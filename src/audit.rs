@@ -13,6 +13,7 @@ use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
+pub mod gate;
 mod measure;
 mod verdict;
 

@@ -18,6 +18,7 @@ mod apply;
 mod audit;
 mod cosine;
 mod devices;
+mod gate;
 mod inspect;
 mod knn;
 mod mmd;
@@ -43,7 +44,8 @@ Examples:
 An input is a file, a folder of Parquet parts or a glob: Parquet, Arrow IPC,
 .npy, .npz or .safetensors. PATH#NAME picks the vector column or tensor.
 
-Exit codes: 0 done, 2 wrong usage, input or device, 130 interrupted."
+Exit codes: 0 done and every gate passed, 1 a gate failed, 2 wrong usage, input
+or device, 3 a gate is undecided, 130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -123,26 +125,49 @@ impl InputArgs {
     }
 }
 
+/// How a command ended that did its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, and every gate passed.
+    Done,
+    /// A gate failed.
+    GateFailed,
+    /// No gate failed, one could not be decided.
+    GateUndecided,
+}
+
+impl Outcome {
+    /// The process's exit code; 2 is for errors.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::GateFailed => 1,
+            Self::GateUndecided => 3,
+        }
+    }
+}
+
 /// Parses the command line and runs the command.
 ///
 /// Usage errors are printed by the parser, which exits with 2, as every error does.
 ///
 /// # Errors
 /// Whatever stopped the command; the message is for the user.
-pub fn run() -> Result<()> {
+pub fn run() -> Result<Outcome> {
     let Cli { command, global } = Cli::parse();
     let session = Session::new(global)?;
     match command {
-        Command::Audit(args) => args.run(&session),
-        Command::Inspect(args) => args.run(&session),
-        Command::Cosine(args) => args.run(&session),
-        Command::Knn(args) => args.run(&session),
-        Command::Overlap(args) => args.run(&session),
-        Command::Mmd(args) => args.run(&session),
-        Command::Align(args) => args.run(&session),
-        Command::Apply(args) => args.run(&session),
-        Command::Devices(args) => args.run(&session),
+        Command::Audit(args) => return args.run(&session),
+        Command::Cosine(args) => return args.run(&session),
+        Command::Overlap(args) => return args.run(&session),
+        Command::Mmd(args) => return args.run(&session),
+        Command::Inspect(args) => args.run(&session)?,
+        Command::Knn(args) => args.run(&session)?,
+        Command::Align(args) => args.run(&session)?,
+        Command::Apply(args) => args.run(&session)?,
+        Command::Devices(args) => args.run(&session)?,
     }
+    Ok(Outcome::Done)
 }
 
 /// Bytes from `1073741824`, `512MiB`, `2G` or `1.5 GB`.

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         });
     });
     let error = match std::panic::catch_unwind(vecdrift::cli::run) {
-        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Ok(outcome)) => return ExitCode::from(outcome.exit_code()),
         Ok(Err(error)) if error.is_interrupted() => interrupted(),
         Ok(Err(error)) => error,
         Err(_) => {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::audit::gate::GateResult;
 use crate::embeddings::{Embeddings, IdSource, Roster, RowFaults};
 use crate::engine::DeviceInfo;
 use crate::source::SourceInfo;
@@ -29,6 +30,9 @@ pub struct Output<C, R> {
     pub device: DeviceInfo,
     /// What was found.
     pub results: R,
+    /// Gates and what became of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateResult>,
     /// What a reader should know before relying on the results.
     pub warnings: Vec<String>,
     /// Seconds per step.

@@ -38,17 +38,29 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
+mod github;
+mod junit;
+mod markdown;
 mod page;
 mod plot;
+mod prometheus;
 mod results;
+mod run;
+mod sarif;
 mod text;
 mod value;
 
+pub use github::github_annotations;
+pub use junit::junit;
+pub use markdown::markdown;
 pub use page::{
     Align, AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark,
     Output, Page, Plot, Point, Role, Section, Table, Tone, Verdict, XAxis,
 };
+pub use prometheus::prometheus;
 pub use results::{align_page, audit_page, cosine_page, measured_page, mmd_page, overlap_page};
+pub use run::{RunReport, show_gates};
+pub use sarif::sarif;
 pub use text::{TextStyle, text};
 pub use value::{State, Value};
 

@@ -6,7 +6,7 @@
 //! would need it is `inconclusive` with what to collect.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
 use super::{Pairing, PairingKind};
@@ -16,7 +16,8 @@ use crate::metrics::retrieval::Retrieval;
 
 /// Thresholds of the verdict. Defaults are the program's policy; they come from experience with
 /// sentence embeddings, not from theory.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Share of rows that may be null, non-finite or zero before data must be fixed first.
     pub max_faulty_share: f64,

@@ -2,9 +2,11 @@
 
 use clap::Args;
 
+use super::gate::{GateArgs, Gates};
 use super::plan::{self, Pass};
 use super::session::{self, Session, to_json};
-use super::{Error, InputArgs, Path, Result};
+use super::{Error, InputArgs, Outcome, Path, Result};
+use crate::audit::gate::{AUDIT_MEASURES, audit_measures};
 use crate::audit::{self, AuditConfig, Audited, GoldenConfig, Items};
 use crate::output::Output;
 use crate::report;
@@ -72,10 +74,12 @@ pub(super) struct AuditArgs {
     /// σ of the RBF kernel [default: median distance over pooled pairs]
     #[arg(long, value_name = "S")]
     bandwidth: Option<f64>,
+    #[command(flatten)]
+    gates: GateArgs,
 }
 
 impl AuditArgs {
-    fn config(self, session: &Session) -> Result<AuditConfig> {
+    fn config(self, session: &Session) -> Result<(AuditConfig, Gates)> {
         let Self {
             reference,
             current,
@@ -90,7 +94,10 @@ impl AuditArgs {
             sample,
             permutations,
             bandwidth,
+            gates,
         } = self;
+        let gates = gates.prepare(&AUDIT_MEASURES, session)?;
+        ks.extend(gates.list_lengths(&["overlap", "jaccard"]));
         let golden = golden(queries_reference, queries_current, qrels)?;
         ks.sort_unstable();
         ks.dedup();
@@ -106,7 +113,7 @@ impl AuditArgs {
         super::positive("--sample", sample)?;
         super::positive("--overlap-queries", overlap_queries)?;
         super::check_test(permutations, bandwidth)?;
-        Ok(AuditConfig {
+        let config = AuditConfig {
             id,
             group,
             golden,
@@ -117,14 +124,16 @@ impl AuditArgs {
             permutations,
             bandwidth,
             seed: session.seed,
+            policy: gates.policy.clone(),
             ..AuditConfig::new(reference, current)
-        })
+        };
+        Ok((config, gates))
     }
 
-    pub(super) fn run(self, session: &Session) -> Result<()> {
-        let config = self.config(session)?;
+    pub(super) fn run(self, session: &Session) -> Result<Outcome> {
+        let (config, gates) = self.config(session)?;
         if !announce(session, &config)? {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         if let Some(folder) = session.out() {
             check_folder(folder)?;
@@ -139,11 +148,13 @@ impl AuditArgs {
             items,
         } = audited;
         let warnings = warnings.into_iter().chain(engine.warnings()).collect();
-        let output = Output {
+        let measures = audit_measures(&audit);
+        let mut output = Output {
             warnings,
             ..session.output("audit", config, inputs, &engine, audit, timings)
         };
         let mut page = report::audit_page(&output);
+        gates.judge(&mut output, &mut page, &measures);
         if let Some(folder) = session.out() {
             create_folder(folder)?;
             write_files(folder, &output, &page, items.as_ref())?;
@@ -162,7 +173,8 @@ impl AuditArgs {
                 })
                 .collect();
         }
-        session.print(&output, &page)
+        let verdict = &output.results.verdict;
+        gates.finish(session, &output, page, &measures, Some(verdict))
     }
 }
 

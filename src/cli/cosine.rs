@@ -4,9 +4,11 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::gate::GateArgs;
 use super::plan::{self, Pass, Residence};
 use super::session::{self, Loaded, Session};
-use super::{Engine, Error, InputArgs, Result};
+use super::{Engine, Error, InputArgs, Outcome, Result};
+use crate::audit::gate::{COSINE_MEASURES, cosine_measures};
 use crate::metrics::cosine::{self, CosineDistribution};
 use crate::metrics::moments::UnitMoments;
 use crate::metrics::pairs::{self, SimilarPair, Wanted};
@@ -41,6 +43,8 @@ pub(super) struct CosineArgs {
     above: Option<f64>,
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    gates: GateArgs,
 }
 
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -65,7 +69,7 @@ pub(super) struct CosineResults {
 }
 
 impl CosineArgs {
-    pub(super) fn run(self, session: &Session) -> Result<()> {
+    pub(super) fn run(self, session: &Session) -> Result<Outcome> {
         let Self {
             x,
             y,
@@ -73,7 +77,9 @@ impl CosineArgs {
             top_pairs,
             above,
             input,
+            gates,
         } = self;
+        let gates = gates.prepare(&COSINE_MEASURES, session)?;
         session.refuse_out("cosine")?;
         super::positive("--sample", sample)?;
         if above.is_some_and(|t| !(-1.0..=1.0).contains(&t)) {
@@ -117,7 +123,7 @@ impl CosineArgs {
         let mut infos = vec![(&info, Residence::Held)];
         infos.extend(info_y.as_ref().map(|other| (other, residence)));
         if !plan::announce_inputs(session, &infos, &[pass])? {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         let x_set = session.read("x", source_x)?;
         let measured = match (residence, source_y) {
@@ -136,7 +142,7 @@ impl CosineArgs {
             results,
             inputs,
         } = measured;
-        let output = session.output(
+        let mut output = session.output(
             "cosine",
             Config {
                 x,
@@ -151,13 +157,15 @@ impl CosineArgs {
             clock.timings(),
         );
         let r = &output.results;
-        let page = report::cosine_page(
+        let mut page = report::cosine_page(
             &output,
             &r.distribution,
             r.exact,
             r.similar_pairs.as_deref(),
         );
-        session.print(&output, &page)
+        let measures = cosine_measures(&output.results.distribution);
+        gates.judge(&mut output, &mut page, &measures);
+        gates.finish(session, &output, page, &measures, None)
     }
 }
 

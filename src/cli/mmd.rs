@@ -4,9 +4,11 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::gate::GateArgs;
 use super::plan::{self, Pass};
 use super::session::{self, Session};
-use super::{Error, InputArgs, Result};
+use super::{Error, InputArgs, Outcome, Result};
+use crate::audit::gate::{MMD_MEASURES, mmd_measures};
 use crate::embeddings::{IdSource, Ids};
 use crate::metrics::mmd::{self, MmdConfig, Sample};
 use crate::output::Stopwatch;
@@ -44,6 +46,8 @@ pub(super) struct MmdArgs {
     sample: Option<usize>,
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    gates: GateArgs,
 }
 
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -57,7 +61,7 @@ struct Config {
 }
 
 impl MmdArgs {
-    pub(super) fn run(self, session: &Session) -> Result<()> {
+    pub(super) fn run(self, session: &Session) -> Result<Outcome> {
         let Self {
             x,
             y,
@@ -66,7 +70,9 @@ impl MmdArgs {
             group,
             sample,
             input,
+            gates,
         } = self;
+        let gates = gates.prepare(&MMD_MEASURES, session)?;
         session.refuse_out("mmd")?;
         super::check_test(permutations, bandwidth)?;
         super::positive("--sample", sample)?;
@@ -92,7 +98,7 @@ impl MmdArgs {
         };
         let pass = Pass::within("pair_sums", rows(0) + rows(1), infos[0].dim);
         if !plan::announce(session, &[&infos[0], &infos[1]], &[pass])? {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         let [a, b] = sources;
         let (mut a, mut b) = (session.read("x", a)?, session.read("y", b)?);
@@ -109,6 +115,7 @@ impl MmdArgs {
             bandwidth,
             permutations,
             seed: session.seed,
+            margin: gates.policy.max_eps_eq,
             ..MmdConfig::default()
         };
         let engine = session.engine()?;
@@ -127,7 +134,7 @@ impl MmdArgs {
             &config,
         )?;
         clock.lap("mmd");
-        let output = session.output(
+        let mut output = session.output(
             "mmd",
             Config {
                 x,
@@ -142,6 +149,9 @@ impl MmdArgs {
             found,
             clock.timings(),
         );
-        session.print(&output, &report::mmd_page(&output))
+        let mut page = report::mmd_page(&output);
+        let measures = mmd_measures(&output.results);
+        gates.judge(&mut output, &mut page, &measures);
+        gates.finish(session, &output, page, &measures, None)
     }
 }

@@ -5,10 +5,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::audit::write_items;
+use super::gate::GateArgs;
 use super::plan::{self, Pass};
 use super::session::{self, Session};
-use super::{Error, InputArgs, Result};
+use super::{Error, InputArgs, Outcome, Result};
 use crate::audit::Items;
+use crate::audit::gate::{OVERLAP_MEASURES, overlap_measures};
 use crate::embeddings::{Ids, Join, Rows};
 use crate::metrics::overlap::{self, OverlapConfig};
 use crate::output::Stopwatch;
@@ -36,6 +38,8 @@ pub(super) struct OverlapArgs {
     queries: Option<usize>,
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    gates: GateArgs,
 }
 
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -46,14 +50,16 @@ struct Config {
 }
 
 impl OverlapArgs {
-    pub(super) fn run(self, session: &Session) -> Result<()> {
+    pub(super) fn run(self, session: &Session) -> Result<Outcome> {
         let Self {
             reference,
             current,
             k,
             queries,
             input,
+            gates,
         } = self;
+        let gates = gates.prepare(&OVERLAP_MEASURES, session)?;
         if k == 0 {
             return Err(Error::input("-k", "0 neighbours, expected at least 1"));
         }
@@ -72,7 +78,7 @@ impl OverlapArgs {
             Pass::between("nearest, current", q, n, infos[1].dim),
         ];
         if !plan::announce(session, &[&infos[0], &infos[1]], &passes)? {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
         session.out().map_or(Ok(()), super::audit::check_folder)?;
         let [a, b] = sources;
@@ -94,7 +100,10 @@ impl OverlapArgs {
         let ids: Ids = x.set.ids.select(&rows);
         let (xs, ys) = (x.set.gather(&rows), y.set.gather(&join.current_rows()));
         let config = OverlapConfig {
-            ks: vec![k],
+            ks: gates
+                .list_lengths(&["overlap", "jaccard"])
+                .chain([k])
+                .collect(),
             headline_k: k,
             queries,
             seed: session.seed,
@@ -144,10 +153,12 @@ impl OverlapArgs {
                 join.only_current.len()
             ));
         }
-        let page = report::Page {
+        let mut page = report::Page {
             outputs: files,
             ..report::overlap_page(&output)
         };
-        session.print(&output, &page)
+        let measures = overlap_measures(&output.results);
+        gates.judge(&mut output, &mut page, &measures);
+        gates.finish(session, &output, page, &measures, None)
     }
 }

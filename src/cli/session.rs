@@ -175,6 +175,7 @@ impl Session {
             inputs,
             device: device.clone(),
             results,
+            gates: Vec::new(),
             warnings,
             timings,
         }

@@ -1,0 +1,271 @@
+//! The values that a gate can ask for, by name.
+
+use serde::Serialize;
+
+use super::super::{Audit, SideFaults};
+use crate::metrics::cosine::CosineDistribution;
+use crate::metrics::mmd::Mmd;
+use crate::metrics::overlap::Overlap;
+use crate::metrics::retrieval::{METRICS, Retrieval};
+use crate::stats::interval::Estimate;
+use crate::stats::paired::Z_975;
+
+/// A value with its interval, by the name that a gate uses.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measure {
+    /// The name.
+    pub name: String,
+    /// The value; `None` where there is none.
+    pub estimate: Option<f64>,
+    /// Its 95 % interval, where it has one.
+    pub ci95: Option<[f64; 2]>,
+    /// Why there is no value.
+    pub missing: Option<String>,
+}
+
+/// What gates of an audit can name; `@K` stands for any list length.
+pub const AUDIT_MEASURES: [&str; 39] = [
+    "faulty_share.reference",
+    "faulty_share.current",
+    "duplicate_growth",
+    "missing_share",
+    "paired_cosine",
+    "paired_cosine.p05",
+    "procrustes_cosine",
+    "cka",
+    "overlap@K",
+    "jaccard@K",
+    "rbo",
+    "kappa",
+    "same_nearest",
+    "ndcg@10",
+    "ndcg@10.loss",
+    "map@10",
+    "map@10.loss",
+    "mrr@10",
+    "mrr@10.loss",
+    "recall@10",
+    "recall@10.loss",
+    "recall@100",
+    "recall@100.loss",
+    "hit_rate@1",
+    "hit_rate@1.loss",
+    "hit_rate@10",
+    "hit_rate@10.loss",
+    "thresholds.rank_correlation",
+    "thresholds.min_jaccard",
+    "eps_eq",
+    "mmd2",
+    "mmd.p_value",
+    "dispersion.p_value",
+    "vendi_ratio",
+    "centroid_shift",
+    "frechet",
+    "cosine_shift.ks",
+    "cosine_shift.w1",
+    "cosine_shift.psi",
+];
+
+/// What gates of `mmd` can name.
+pub const MMD_MEASURES: [&str; 4] = ["eps_eq", "mmd2", "mmd.p_value", "dispersion.p_value"];
+
+/// What gates of `overlap` can name.
+pub const OVERLAP_MEASURES: [&str; 5] = ["overlap@K", "jaccard@K", "rbo", "kappa", "same_nearest"];
+
+/// What gates of `cosine` can name.
+pub const COSINE_MEASURES: [&str; 7] = ["mean", "std", "min", "max", "median", "p95", "p99"];
+
+/// Collects measures; those of one step share the reason for which they are missing.
+struct List {
+    measures: Vec<Measure>,
+    missing: String,
+}
+
+impl List {
+    fn new(missing: &str) -> Self {
+        Self {
+            measures: Vec::new(),
+            missing: missing.to_owned(),
+        }
+    }
+
+    fn add(&mut self, name: impl Into<String>, estimate: Option<f64>, ci95: Option<[f64; 2]>) {
+        let estimate = estimate.filter(|v| v.is_finite());
+        self.measures.push(Measure {
+            name: name.into(),
+            estimate,
+            ci95: ci95.filter(|ci| estimate.is_some() && ci.iter().all(|v| v.is_finite())),
+            missing: estimate.is_none().then(|| self.missing.clone()),
+        });
+    }
+}
+
+/// Everything that a gate of `audit` can ask for. A list length that was not measured is there as `@K`, with
+/// the reason.
+pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
+    let reason = |part: &str, otherwise: &str| {
+        audit
+            .not_measured
+            .iter()
+            .find(|n| n.measure.contains(part))
+            .map_or(otherwise.to_owned(), |n| n.reason.clone())
+    };
+    let mut list = List::new("it is undefined here");
+    let share = |part: u64, side: &SideFaults| part as f64 / side.rows.max(1) as f64;
+    let (old, new) = (&audit.data.reference, &audit.data.current);
+    list.add(
+        "faulty_share.reference",
+        Some(share(old.faulty_rows, old)),
+        None,
+    );
+    list.add(
+        "faulty_share.current",
+        Some(share(new.faulty_rows, new)),
+        None,
+    );
+    let growth = share(new.duplicate_rows, new) - share(old.duplicate_rows, old);
+    list.add("duplicate_growth", Some(growth), None);
+    let ids = audit.pairing.only_reference + audit.pairing.shared;
+    let missing = audit.pairing.only_reference as f64 / ids.max(1) as f64;
+    let paired = audit.pairing.kind == super::super::PairingKind::Paired;
+    list.missing = "the sets do not share their ids".to_owned();
+    list.add("missing_share", paired.then_some(missing), None);
+
+    list.missing = reason("paired cosine", "it is undefined here");
+    let coordinates = audit.coordinates.as_ref();
+    let cosine = coordinates.and_then(|c| c.paired_cosine.as_ref());
+    let interval = cosine.and_then(|c| {
+        let half = Z_975 * c.std? / (c.pairs as f64).sqrt();
+        Some([c.mean? - half, c.mean? + half])
+    });
+    list.add("paired_cosine", cosine.and_then(|c| c.mean), interval);
+    list.add("paired_cosine.p05", cosine.and_then(|c| c.p05), None);
+    let heldout = coordinates.and_then(|c| c.procrustes.as_ref()?.heldout.as_ref());
+    list.add(
+        "procrustes_cosine",
+        heldout.map(|h| h.heldout_mean_cosine),
+        None,
+    );
+    let cka = coordinates.and_then(|c| c.linear_cka.cka_debiased);
+    list.add("cka", cka, None);
+
+    list.missing = reason("neighbourhood", "fewer rows than the list is long");
+    add_overlap(&mut list, audit.neighbourhoods.as_ref());
+    list.missing = reason("retrieval", "no golden queries");
+    add_retrieval(&mut list, audit.retrieval.as_ref());
+
+    list.missing = reason("thresholds", "too few pairs pass any threshold");
+    let thresholds = audit.thresholds.as_ref();
+    let correlation = thresholds.and_then(|t| t.rank_correlation);
+    list.add("thresholds.rank_correlation", correlation, None);
+    let worst = thresholds.and_then(|t| {
+        let rows = t.table.iter();
+        rows.min_by(|a, b| a.jaccard.total_cmp(&b.jaccard))
+    });
+    let interval = worst
+        .and_then(|row| row.flips.ci95)
+        .map(|[low, high]| [1.0 - high, 1.0 - low]);
+    list.add(
+        "thresholds.min_jaccard",
+        worst.map(|row| row.jaccard),
+        interval,
+    );
+
+    list.missing = reason("MMD", &reason("distribution", "it is undefined here"));
+    let distribution = audit.distribution.as_ref();
+    add_mmd(&mut list, distribution.and_then(|d| d.mmd.as_ref()));
+    list.add(
+        "vendi_ratio",
+        distribution.and_then(|d| d.vendi_ratio),
+        None,
+    );
+    let centroid = distribution.and_then(|d| d.centroid.as_ref());
+    list.add("centroid_shift", centroid.map(|c| c.l2), None);
+    let frechet = distribution.and_then(|d| d.frechet.as_ref());
+    list.add("frechet", frechet.map(|f| f.frechet_distance), None);
+    let shift = distribution.and_then(|d| d.cosine_shift.as_ref());
+    list.add("cosine_shift.ks", shift.map(|s| s.ks), None);
+    list.add("cosine_shift.w1", shift.map(|s| s.wasserstein_1), None);
+    list.add("cosine_shift.psi", shift.map(|s| s.psi), None);
+    list.measures
+}
+
+/// Everything that a gate of `mmd` can ask for.
+pub fn mmd_measures(found: &Mmd) -> Vec<Measure> {
+    let mut list = List::new("too few rows or blocks");
+    add_mmd(&mut list, Some(found));
+    list.measures
+}
+
+/// Everything that a gate of `overlap` can ask for.
+pub fn overlap_measures(found: &Overlap) -> Vec<Measure> {
+    let mut list = List::new("fewer rows than the list is long");
+    add_overlap(&mut list, Some(found));
+    list.measures
+}
+
+/// Everything that a gate of `cosine` can ask for.
+pub fn cosine_measures(found: &CosineDistribution) -> Vec<Measure> {
+    let mut list = List::new("there is no pair");
+    let quantile = |name: &str| found.quantiles.get(name).copied();
+    list.add("mean", found.mean, None);
+    list.add("std", found.std, None);
+    list.add("min", found.min, None);
+    list.add("max", found.max, None);
+    list.add("median", quantile("0.5"), None);
+    list.add("p95", quantile("0.95"), None);
+    list.add("p99", quantile("0.99"), None);
+    list.measures
+}
+
+fn add_mmd(list: &mut List, found: Option<&Mmd>) {
+    let effect = found.map(|m| &m.effect);
+    list.add(
+        "eps_eq",
+        effect.and_then(|e| e.eps_eq),
+        effect.and_then(|e| e.ci95),
+    );
+    list.add("mmd2", found.map(|m| m.mmd2_unbiased), None);
+    list.add("mmd.p_value", found.and_then(|m| m.p_value), None);
+    list.add(
+        "dispersion.p_value",
+        found.and_then(|m| m.dispersion_p_value),
+        None,
+    );
+}
+
+fn add_overlap(list: &mut List, found: Option<&Overlap>) {
+    for at in found.iter().flat_map(|o| &o.at_k) {
+        list.add(format!("overlap@{}", at.k), Some(at.overlap), at.ci95);
+        list.add(format!("jaccard@{}", at.k), Some(at.jaccard), None);
+    }
+    // What stands for the lengths that were not measured, with the reason.
+    list.add("overlap@K", None, None);
+    list.add("jaccard@K", None, None);
+    list.add("rbo", found.map(|o| o.rbo.mean), None);
+    list.add("kappa", found.and_then(|o| o.kappa), None);
+    list.add("same_nearest", found.map(|o| o.top1_agreement), None);
+}
+
+fn add_retrieval(list: &mut List, found: Option<&Retrieval>) {
+    for (i, metric) in METRICS.iter().enumerate() {
+        let name = metric.replace("_at_", "@");
+        let current = found.and_then(|r| {
+            let scores: Vec<f64> = r.per_query.iter().map(|q| q.current[i]).collect();
+            let queries: Vec<u32> = (0..scores.len() as u32).collect();
+            Estimate::of_groups(&scores, &queries)
+        });
+        list.add(
+            name.as_str(),
+            current.map(|c| c.mean),
+            current.and_then(|c| c.of_share().ci95),
+        );
+        let change = found.and_then(|r| r.metrics.iter().find(|m| m.metric == *metric));
+        let loss = change.map(|m| &m.difference);
+        list.add(
+            format!("{name}.loss"),
+            loss.map(|d| -d.mean),
+            loss.and_then(|d| d.ci95).map(|[low, high]| [-high, -low]),
+        );
+    }
+}
