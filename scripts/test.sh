@@ -3,9 +3,10 @@
 #
 # GPU tests are required, never skipped in silence. Where no Vulkan driver is found and apt is at hand,
 # Mesa's software Vulkan is installed. Without any driver the run fails; VECDRIFT_ALLOW_NO_GPU=1 lets it
-# pass with the GPU untested.
+# pass with the GPU untested. Cooperative matrices need the newer Mesa of scripts/second-vulkan.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/common.sh
 
 times=()
 
@@ -33,21 +34,8 @@ has_driver() {
         any_file '/usr/share/vulkan/icd.d/*.json' '/etc/vulkan/icd.d/*.json'
 }
 
-install_software_vulkan() {
-    local as_root=()
-    if [[ $EUID -ne 0 ]]; then
-        sudo -n true 2>/dev/null || return 0
-        as_root=(sudo -n)
-    fi
-    command -v apt-get >/dev/null || return 0
-    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q)
-    # Package lists may be missing or stale; a failed update can still leave usable ones.
-    "${apt[@]}" update || true
-    "${apt[@]}" install -y --no-install-recommends mesa-vulkan-drivers libvulkan1 || true
-}
-
 gpu_driver() {
-    has_driver || install_software_vulkan
+    has_driver || apt_install mesa-vulkan-drivers libvulkan1
     if has_driver; then
         export VECDRIFT_REQUIRE_GPU=1
         # Mesa complains on stderr, once per listing, where there is no desktop session.
@@ -55,14 +43,39 @@ gpu_driver() {
         echo 'a driver is there: GPU tests are required'
         return
     fi
-    cat >&2 <<'END'
-********************************************************************************
-  NO VULKAN DRIVER: the GPU tests CANNOT RUN, so half of this program is untested.
-  Install one (Debian, Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1),
-  or set VECDRIFT_ALLOW_NO_GPU=1 to go on without.
-********************************************************************************
-END
+    boxed 'NO VULKAN DRIVER: the GPU tests CANNOT RUN, so half of this program is untested.' \
+        'Install one (Debian, Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1),' \
+        'or set VECDRIFT_ALLOW_NO_GPU=1 to go on without.'
     [[ ${VECDRIFT_ALLOW_NO_GPU:-} == 1 ]]
+}
+
+spirv_val() {
+    command -v spirv-val >/dev/null || apt_install spirv-tools
+    if command -v spirv-val >/dev/null; then
+        export VECDRIFT_REQUIRE_SPIRV_VAL=1
+        echo 'spirv-val is there: every shader goes through it'
+    else
+        boxed 'NO spirv-val: the shaders do NOT go through it (Debian, Ubuntu: apt-get install spirv-tools).'
+    fi
+}
+
+# The script for real GPUs, on whatever is here. The tests themselves ran before.
+gpu_check() {
+    [[ ${VECDRIFT_REQUIRE_GPU:-} == 1 ]] || {
+        echo 'skipped: there is no driver'
+        return
+    }
+    local tool
+    for tool in timeout strip python3; do
+        command -v $tool >/dev/null || {
+            boxed "scripts/gpu-check.sh was NOT RUN: it needs $tool."
+            return
+        }
+    done
+    VECDRIFT_PROFILE=dev scripts/gpu-build.sh target/gpu-check
+    OUT=target/gpu-check/out VECDRIFT_GPU_CHECK_SCALE=tiny \
+        VECDRIFT_GPU_CHECK_PARTS='stress product nearest pair_sums pair_histogram transfer peers' \
+        target/gpu-check/gpu-check.sh target/gpu-check
 }
 
 quickstart() {
@@ -88,13 +101,17 @@ dependencies() {
 }
 
 step 'GPU driver' gpu_driver
+step 'spirv-val' spirv_val
 step 'format' cargo fmt --check
 step 'lints' cargo clippy --all-targets --locked -- -D warnings
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 # The dev profile is optimised and keeps debug assertions: it serves development, tests and benches, so
 # dependencies are compiled once.
-step 'tests' cargo test --locked
+# Cooperative matrices are required where the second Vulkan has them, not here.
+step 'tests' env -u VECDRIFT_REQUIRE_COOPERATIVE_MATRIX cargo test --locked
+step 'GPU tests on a second Vulkan' scripts/second-vulkan.sh
 step 'benches build' cargo bench --profile dev --no-run --locked
+step 'GPU check, tiny' gpu_check
 step 'the quickstart runs' quickstart
 step 'dependencies' dependencies
 

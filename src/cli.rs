@@ -45,7 +45,7 @@ An input is a file, a folder of Parquet parts or a glob: Parquet, Arrow IPC,
 .npy, .npz or .safetensors. PATH#NAME picks the vector column or tensor.
 
 Exit codes: 0 done and every gate passed, 1 a gate failed, 2 wrong usage, input
-or device, 3 a gate is undecided."
+or device, 3 a gate is undecided, 130 interrupted."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -85,13 +85,15 @@ struct GlobalArgs {
     /// Where to write files: a folder, or for knn and apply a file
     #[arg(long, value_name = "PATH", global = true)]
     out: Option<PathBuf>,
-    /// auto, cpu, gpu, an index or part of a name from `vecdrift devices`
+    /// auto, cpu, gpu, all (every GPU at once), an index or part of a name from
+    /// `vecdrift devices`
     #[arg(long, default_value = "auto", global = true)]
     device: String,
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", global = true)]
     threads: Option<usize>,
-    /// Working memory beyond the inputs, e.g. 512MiB
+    /// Working memory beyond the inputs held, e.g. 2GiB; the base of `knn BASE QUERIES`
+    /// and the Y of `cosine X Y` are held if their rows as f32 fit into it, else streamed
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size, global = true)]
     memory: u64,
     /// Seed of everything random
@@ -249,6 +251,7 @@ fn parse_device(text: &str) -> DeviceChoice {
         "auto" => DeviceChoice::Auto,
         "cpu" => DeviceChoice::Cpu,
         "gpu" => DeviceChoice::Gpu,
+        "all" => DeviceChoice::All,
         other => match other.parse() {
             Ok(index) => DeviceChoice::Index(index),
             Err(_) => DeviceChoice::Name(text.to_owned()),

@@ -3,9 +3,12 @@
 //! A reader hands out [`RowBlock`]s; [`Collector`] checks each row as it passes (null, non-finite,
 //! zero) and keeps the sound ones. Every row of an [`Embeddings`] is finite and has a positive norm,
 //! so nothing downstream checks again.
+//!
+//! Sets too large to be held pass as a [`RowStream`]: the same rows under the same numbers, once, in
+//! order. What stays of them is a [`Roster`].
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use schemars::JsonSchema;
@@ -74,6 +77,55 @@ impl<'a> Rows<'a> {
     /// The rows in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [f32]> + use<'a> {
         self.values.chunks_exact(self.dim)
+    }
+}
+
+/// Sound rows that come in order, once: what an operation needs of a set that may be too large to hold.
+///
+/// A row's number is its place among the rows of the stream. `'a` is how long borrowed rows live.
+pub trait RowStream<'a>: Send {
+    /// Values per row, d.
+    fn dim(&self) -> usize;
+
+    /// How many rows are left at most. Fewer may come, because faulty rows are found only as they are
+    /// read.
+    fn most_rows(&self) -> usize;
+
+    /// The values of the next `rows` rows; of fewer only where the stream ends.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    fn next_rows(&mut self, rows: usize) -> Result<Cow<'a, [f32]>>;
+}
+
+/// Rows in memory, taken from the front without a copy.
+impl<'a> RowStream<'a> for Rows<'a> {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn most_rows(&self) -> usize {
+        self.len()
+    }
+
+    fn next_rows(&mut self, rows: usize) -> Result<Cow<'a, [f32]>> {
+        let (next, rest) = self.values.split_at(rows.min(self.len()) * self.dim);
+        self.values = rest;
+        Ok(Cow::Borrowed(next))
+    }
+}
+
+impl<'a, S: RowStream<'a>> RowStream<'a> for &mut S {
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+
+    fn most_rows(&self) -> usize {
+        (**self).most_rows()
+    }
+
+    fn next_rows(&mut self, rows: usize) -> Result<Cow<'a, [f32]>> {
+        (**self).next_rows(rows)
     }
 }
 
@@ -189,13 +241,147 @@ impl Ids {
 
     /// Checksum of all ids in order (xxh3, hexadecimal).
     pub fn checksum(&self) -> String {
-        let mut hasher = Xxh3::new();
-        for id in self.iter() {
-            hasher.update(&(id.len() as u64).to_le_bytes());
-            hasher.update(id.as_bytes());
-        }
-        format!("{:016x}", hasher.digest())
+        let mut checksum = IdChecksum::default();
+        self.iter().for_each(|id| checksum.add(id));
+        checksum.finish()
     }
+
+    /// The first row whose id an earlier row has, after that earlier row.
+    fn first_repeated(&self) -> Option<(usize, usize)> {
+        // Eight bytes a row, where a map of all ids would take several times the ids themselves.
+        let mut hashes: Vec<u64> = (0..self.len()).map(|row| self.hash(row, 0)).collect();
+        hashes.sort_unstable();
+        let suspects: HashSet<u64> = hashes
+            .windows(2)
+            .filter(|pair| pair[0] == pair[1])
+            .map(|pair| pair[0])
+            .collect();
+        drop(hashes);
+        if suspects.is_empty() {
+            return None;
+        }
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        (0..self.len())
+            .filter(|&row| suspects.contains(&self.hash(row, 0)))
+            .find_map(|row| seen.insert(self.get(row), row).map(|first| (first, row)))
+    }
+}
+
+/// Checksum of ids in order: their lengths and bytes.
+#[derive(Default)]
+struct IdChecksum(Xxh3);
+
+impl IdChecksum {
+    fn add(&mut self, id: &str) {
+        self.0.update(&(id.len() as u64).to_le_bytes());
+        self.0.update(id.as_bytes());
+    }
+
+    fn finish(self) -> String {
+        format!("{:016x}", self.0.digest())
+    }
+}
+
+/// Ids of the sound rows of an input, in as little memory as they allow.
+#[derive(Debug, Clone)]
+pub enum RowIds {
+    /// The ids are row numbers: only the rows that were left out are kept.
+    Numbered {
+        /// Numbers of the rows left out, ascending.
+        left_out: Vec<u64>,
+        /// How many rows were kept.
+        kept: usize,
+    },
+    /// The ids as read.
+    Named(Ids),
+}
+
+impl RowIds {
+    fn new(source: &IdSource) -> Self {
+        match source {
+            IdSource::RowNumber => Self::Numbered {
+                left_out: Vec::new(),
+                kept: 0,
+            },
+            IdSource::Column(_) => Self::Named(Ids::new()),
+        }
+    }
+
+    /// Number of ids.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Numbered { kept, .. } => *kept,
+            Self::Named(ids) => ids.len(),
+        }
+    }
+
+    /// Whether there is no id.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The ids of `rows`, in that order.
+    pub fn select(&self, rows: &[u32]) -> Ids {
+        match self {
+            Self::Numbered { left_out, .. } => {
+                let mut ids = Ids::new();
+                for &row in rows {
+                    ids.push_integer(row_number(left_out, u64::from(row)) as i64);
+                }
+                ids
+            }
+            Self::Named(ids) => ids.select(rows),
+        }
+    }
+
+    /// Checksum of all ids in order, as of [`Ids::checksum`].
+    pub fn checksum(&self) -> String {
+        match self {
+            Self::Numbered { left_out, kept } => {
+                let mut checksum = IdChecksum::default();
+                let mut left_out = left_out.iter().peekable();
+                let mut number = 0u64;
+                for _ in 0..*kept {
+                    while left_out.next_if_eq(&&number).is_some() {
+                        number += 1;
+                    }
+                    checksum.add(&number.to_string());
+                    number += 1;
+                }
+                checksum.finish()
+            }
+            Self::Named(ids) => ids.checksum(),
+        }
+    }
+
+    /// All of them as text.
+    fn into_ids(self) -> Ids {
+        match self {
+            Self::Numbered { ref left_out, kept } => {
+                let mut ids = Ids::new();
+                for row in 0..kept as u64 {
+                    ids.push_integer(row_number(left_out, row) as i64);
+                }
+                ids
+            }
+            Self::Named(ids) => ids,
+        }
+    }
+}
+
+/// Number in the input of the sound row `row`, where the rows `left_out` are not counted.
+fn row_number(left_out: &[u64], row: u64) -> u64 {
+    // left_out[i] − i sound rows come before the i-th row left out: a sequence that never falls.
+    let (mut low, mut high) = (0, left_out.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if left_out[middle] - middle as u64 <= row {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    row + low as u64
 }
 
 impl<S: AsRef<str>> FromIterator<S> for Ids {
@@ -360,104 +546,224 @@ impl Embeddings {
     }
 }
 
-/// Checks row blocks as they pass and keeps the sound rows.
+/// What is known of a checked set beside its values: all that stays of a stream that has passed.
+#[derive(Debug)]
+pub struct Roster {
+    /// What the user called the set (the path).
+    pub name: String,
+    /// Element type as stored.
+    pub dtype: Dtype,
+    /// Where the ids come from.
+    pub id_source: IdSource,
+    /// Rows read, sound or not.
+    pub rows_read: u64,
+    /// Rows left out, by reason.
+    pub faults: RowFaults,
+    /// Ids of the sound rows.
+    pub ids: RowIds,
+    /// Requested metadata columns, name and one value per sound row.
+    pub columns: Vec<(String, Vec<String>)>,
+    /// Values per row, d.
+    pub dim: usize,
+}
+
+impl Roster {
+    /// Refuses more rows than can be numbered.
+    fn check_count(&self) -> Result<()> {
+        if self.ids.len() < u32::MAX as usize {
+            return Ok(());
+        }
+        Err(Error::input(
+            &self.name,
+            format!(
+                "{} rows, at most {} are supported",
+                self.ids.len(),
+                u32::MAX - 1
+            ),
+        ))
+    }
+
+    /// Refuses a set that no measure can use.
+    fn check(&self) -> Result<()> {
+        if self.ids.is_empty() {
+            let fact = if self.rows_read == 0 {
+                "no rows, expected at least one".to_owned()
+            } else {
+                format!(
+                    "none of the {} rows is usable ({} null, {} non-finite, {} zero)",
+                    self.rows_read,
+                    self.faults.null.rows,
+                    self.faults.non_finite.rows,
+                    self.faults.zero.rows
+                )
+            };
+            return Err(Error::input(&self.name, fact));
+        }
+        self.check_count()?;
+        if let (IdSource::Column(column), RowIds::Named(ids)) = (&self.id_source, &self.ids)
+            && let Some((first, row)) = ids.first_repeated()
+        {
+            return Err(Error::input(
+                &self.name,
+                format!(
+                    "column \"{column}\": id \"{}\" stands on two rows (usable rows {first} and {row}), expected unique ids",
+                    ids.get(row)
+                ),
+            )
+            .hint("name the column that identifies a row with --id COLUMN"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks row blocks as they pass and keeps the sound rows, until they are taken.
 #[derive(Debug)]
 pub struct Collector {
-    set: Embeddings,
+    roster: Roster,
+    /// The values of the sound rows that nobody has taken yet.
+    values: Vec<f32>,
 }
 
 impl Collector {
-    /// Starts a set; `rows` is a capacity hint.
+    /// Starts a set.
     pub fn new(
         name: String,
         dim: usize,
         dtype: Dtype,
         id_source: IdSource,
         columns: &[String],
-        rows: usize,
     ) -> Self {
         Self {
-            set: Embeddings {
+            roster: Roster {
                 name,
                 dtype,
-                id_source,
                 rows_read: 0,
                 faults: RowFaults::default(),
-                ids: Ids::new(),
+                ids: RowIds::new(&id_source),
+                id_source,
                 columns: columns.iter().map(|c| (c.clone(), Vec::new())).collect(),
-                values: Vec::with_capacity(rows.saturating_mul(dim)),
                 dim,
             },
+            values: Vec::new(),
         }
+    }
+
+    /// Makes room for `rows` rows that will all be kept.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn reserve(&mut self, rows: usize) -> Result<()> {
+        let values = rows.saturating_mul(self.roster.dim);
+        self.values.try_reserve_exact(values).map_err(|_| {
+            let bytes = values.saturating_mul(size_of::<f32>());
+            Error::input(
+                &self.roster.name,
+                format!("all rows are needed in memory, and {bytes} bytes cannot be had"),
+            )
+        })
     }
 
     /// Takes a block's rows.
     pub fn push(&mut self, block: &RowBlock) {
-        let set = &mut self.set;
-        let rows = Rows::new(&block.values, set.dim);
+        let roster = &mut self.roster;
+        let rows = Rows::new(&block.values, roster.dim);
         assert_eq!(rows.len(), block.ids.len(), "a block has one id per row");
         let mut nulls = block.nulls.iter().peekable();
         for (i, row) in rows.iter().enumerate() {
-            let id = block.ids.get(i);
-            set.rows_read += 1;
-            if nulls.next_if_eq(&&i).is_some() {
-                set.faults.null.note(id);
-            } else if !row.iter().all(|v| v.is_finite()) {
-                set.faults.non_finite.note(id);
-            } else if row.iter().all(|&v| v == 0.0) {
-                set.faults.zero.note(id);
+            let number = roster.rows_read;
+            roster.rows_read += 1;
+            let fault = if nulls.next_if_eq(&&i).is_some() {
+                Some(&mut roster.faults.null)
+            } else if !all(row, f32::is_finite) {
+                Some(&mut roster.faults.non_finite)
+            } else if all(row, |v| v == 0.0) {
+                Some(&mut roster.faults.zero)
             } else {
-                set.values.extend_from_slice(row);
-                set.ids.push_from(&block.ids, i);
-                for ((_, kept), column) in set.columns.iter_mut().zip(&block.columns) {
-                    kept.push(column[i].clone());
+                None
+            };
+            if let Some(fault) = fault {
+                fault.note(block.ids.get(i));
+                if let RowIds::Numbered { left_out, .. } = &mut roster.ids {
+                    left_out.push(number);
                 }
+                continue;
+            }
+            self.values.extend_from_slice(row);
+            match &mut roster.ids {
+                RowIds::Numbered { kept, .. } => *kept += 1,
+                RowIds::Named(ids) => ids.push_from(&block.ids, i),
+            }
+            for ((_, kept), column) in roster.columns.iter_mut().zip(&block.columns) {
+                kept.push(column[i].clone());
             }
         }
     }
 
-    /// Ends the set.
+    /// Sound rows that nobody has taken yet.
+    pub fn waiting(&self) -> usize {
+        self.values.len() / self.roster.dim
+    }
+
+    /// Takes the values of the first `rows` rows that are waiting, or of all.
+    ///
+    /// # Errors
+    /// More than 2³² − 2 rows so far.
+    pub fn take(&mut self, rows: usize) -> Result<Vec<f32>> {
+        self.roster.check_count()?;
+        let taken = rows.min(self.waiting()) * self.roster.dim;
+        let mut rest = self.values.split_off(taken);
+        // As many will come before rows are taken again.
+        rest.reserve(taken);
+        Ok(std::mem::replace(&mut self.values, rest))
+    }
+
+    /// Ends a set whose rows were taken.
+    ///
+    /// # Errors
+    /// As for [`Self::finish`].
+    pub fn finish_stream(self) -> Result<Roster> {
+        self.roster.check()?;
+        Ok(self.roster)
+    }
+
+    /// Ends a set whose rows were all kept.
     ///
     /// # Errors
     /// Two rows with one id, more than 2³² − 2 rows, or no sound row at all.
     pub fn finish(self) -> Result<Embeddings> {
-        let set = self.set;
-        if set.is_empty() {
-            let fact = if set.rows_read == 0 {
-                "no rows, expected at least one".to_owned()
-            } else {
-                format!(
-                    "none of the {} rows is usable ({} null, {} non-finite, {} zero)",
-                    set.rows_read,
-                    set.faults.null.rows,
-                    set.faults.non_finite.rows,
-                    set.faults.zero.rows
-                )
-            };
-            return Err(Error::input(&set.name, fact));
-        }
-        if set.len() >= u32::MAX as usize {
-            return Err(Error::input(
-                &set.name,
-                format!("{} rows, at most {} are supported", set.len(), u32::MAX - 1),
-            ));
-        }
-        if let IdSource::Column(column) = &set.id_source {
-            let mut seen = HashMap::with_capacity(set.len());
-            for (row, id) in set.ids.iter().enumerate() {
-                if let Some(first) = seen.insert(id, row) {
-                    return Err(Error::input(
-                        &set.name,
-                        format!(
-                            "column \"{column}\": id \"{id}\" stands on two rows (usable rows {first} and {row}), expected unique ids"
-                        ),
-                    )
-                    .hint("name the column that identifies a row with --id COLUMN"));
-                }
-            }
-        }
-        Ok(set)
+        let Self { roster, values } = self;
+        roster.check()?;
+        let Roster {
+            name,
+            dtype,
+            id_source,
+            rows_read,
+            faults,
+            ids,
+            columns,
+            dim,
+        } = roster;
+        let ids = ids.into_ids();
+        assert_eq!(values.len(), ids.len() * dim, "no row was taken");
+        Ok(Embeddings {
+            name,
+            dtype,
+            id_source,
+            rows_read,
+            faults,
+            ids,
+            columns,
+            values,
+            dim,
+        })
     }
+}
+
+/// Whether all values are of a kind. Looks at eight before it decides, which compiles to vector code.
+fn all(row: &[f32], is: impl Fn(f32) -> bool) -> bool {
+    let (chunks, rest) = row.as_chunks::<8>();
+    let whole = |chunk: &[f32; 8]| chunk.iter().fold(true, |all, &v| all & is(v));
+    chunks.iter().all(whole) && rest.iter().all(|&v| is(v))
 }
 
 /// Which rows of two sets carry the same id.
@@ -503,5 +809,57 @@ impl Join {
     /// The current rows of the shared ids, in the same order.
     pub fn current_rows(&self) -> Vec<u32> {
         self.shared.iter().map(|&(_, y)| y).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every third row is left out, and a run at the beginning.
+    #[test]
+    fn row_numbers_skip_what_was_left_out() {
+        let is_left_out = |row: u64| row < 4 || row.is_multiple_of(3);
+        let left_out: Vec<u64> = (0..50).filter(|&row| is_left_out(row)).collect();
+        let numbers: Vec<u64> = (0..50).filter(|&row| !is_left_out(row)).collect();
+        let ids = RowIds::Numbered {
+            left_out,
+            kept: numbers.len(),
+        };
+        let expected: Ids = numbers.iter().map(u64::to_string).collect();
+        let every: Vec<u32> = (0..numbers.len() as u32).collect();
+        assert!(ids.select(&every).iter().eq(expected.iter()));
+        assert_eq!(ids.checksum(), expected.checksum());
+        assert!(ids.into_ids().iter().eq(expected.iter()));
+    }
+
+    #[test]
+    fn the_first_repeated_id_is_found() {
+        let ids = |names: &[&str]| names.iter().collect::<Ids>();
+        assert_eq!(ids(&[]).first_repeated(), None);
+        assert_eq!(ids(&["a", "b", "ab", ""]).first_repeated(), None);
+        // The pair that ends first, not the one that begins first.
+        let repeated = ids(&["a", "b", "c", "b", "a", "b"]);
+        assert_eq!(repeated.first_repeated(), Some((1, 3)));
+    }
+
+    #[test]
+    fn taken_rows_leave_their_roster() {
+        let source = IdSource::Column("id".into());
+        let mut collector = Collector::new("set".into(), 2, Dtype::F32, source, &[]);
+        let refused = collector.reserve(usize::MAX).expect_err("no such memory");
+        assert!(refused.to_string().starts_with("set: all rows are needed"));
+        collector.push(&RowBlock {
+            ids: ["a", "b", "c", "d"].into_iter().collect(),
+            values: vec![1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 5.0, f32::NAN],
+            ..RowBlock::default()
+        });
+        assert_eq!(collector.waiting(), 2);
+        assert_eq!(collector.take(1).expect("few rows"), [1.0, 2.0]);
+        assert_eq!(collector.take(5).expect("few rows"), [3.0, 4.0]);
+        let roster = collector.finish_stream().expect("sound rows");
+        assert_eq!((roster.rows_read, roster.ids.len()), (4, 2));
+        assert_eq!(roster.faults.rows(), 2);
+        assert!(roster.ids.select(&[1, 0]).iter().eq(["c", "a"]));
     }
 }

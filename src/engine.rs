@@ -10,7 +10,8 @@
 //! ([`fixed::FixedSum`]). Where rows are ranked, scores are f64 products of the stored values
 //! ([`score`]), and the ranking is proven, not estimated.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -25,18 +26,21 @@ pub mod fixed;
 mod fold;
 pub mod gpu;
 mod gram;
+pub mod interrupt;
 mod nearest;
 mod pair_histogram;
 mod pair_sums;
 mod project;
 pub mod score;
 pub mod tiles;
+mod workers;
 
 use any::AnyBackend;
 pub use gram::GramProducts;
 pub use nearest::{NearestRequest, Neighbors, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};
 pub use pair_sums::{BlockLayout, KernelFamily, PADDING, PairSums, SumsRequest, TileSums};
+use workers::{Open, Worker};
 
 /// The device that ran a computation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -49,6 +53,39 @@ pub struct DeviceInfo {
     pub precision: String,
     /// Whether the device is a software rasteriser: good for tests, slower than the CPU path.
     pub software: bool,
+}
+
+impl DeviceInfo {
+    /// Several devices as one: what all are called, each kind once.
+    fn of_all(infos: &[&Self]) -> Self {
+        let joined = |of: fn(&Self) -> &String| {
+            let mut kinds: Vec<(&String, usize)> = Vec::new();
+            for info in infos {
+                match kinds.iter_mut().find(|(kind, _)| *kind == of(info)) {
+                    Some((_, count)) => *count += 1,
+                    None => kinds.push((of(info), 1)),
+                }
+            }
+            kinds
+        };
+        let names: Vec<String> = joined(|info| &info.name)
+            .into_iter()
+            .map(|(name, count)| match count {
+                1 => name.clone(),
+                _ => format!("{count} × {name}"),
+            })
+            .collect();
+        let once = |of| {
+            let kinds: Vec<&str> = joined(of).iter().map(|(kind, _)| kind.as_str()).collect();
+            kinds.join(" + ")
+        };
+        Self {
+            name: names.join(" + "),
+            backend: once(|info| &info.backend),
+            precision: once(|info| &info.precision),
+            software: infos.iter().all(|info| info.software),
+        }
+    }
 }
 
 /// What a similarity means.
@@ -147,6 +184,8 @@ pub enum DeviceChoice {
     Index(usize),
     /// The first adapter whose name contains this text.
     Name(String),
+    /// Every hardware GPU at once, or every software one where there is no other.
+    All,
 }
 
 /// How an [`Engine`] is set up.
@@ -156,7 +195,7 @@ pub struct EngineConfig {
     pub device: DeviceChoice,
     /// CPU threads; `None`: all cores.
     pub threads: Option<usize>,
-    /// Working memory beyond the input, in bytes.
+    /// Working memory beyond rows that are held, in bytes.
     pub memory: u64,
     /// Who hears about progress.
     pub progress: Arc<dyn Progress>,
@@ -175,9 +214,14 @@ impl Default for EngineConfig {
 
 /// The operations, on one device.
 pub struct Engine {
-    backend: AnyBackend,
+    workers: Vec<Worker>,
+    info: DeviceInfo,
+    threads: Option<usize>,
     memory: u64,
+    /// What devices turned out to have memory for.
+    most_rows: AtomicUsize,
     progress: Arc<dyn Progress>,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Engine {
@@ -186,25 +230,67 @@ impl Engine {
     /// # Errors
     /// The chosen device is not there or cannot run the kernels.
     pub fn new(config: &EngineConfig) -> Result<Self> {
-        let cpu = || cpu::CpuBackend::new(config.threads).map(AnyBackend::Cpu);
-        let gpu = |choice| {
-            gpu::GpuBackend::new(choice, config.threads).map(|g| AnyBackend::Gpu(Box::new(g)))
+        let threads = config.threads;
+        let cpu =
+            || -> Open { Box::new(move || cpu::CpuBackend::new(threads).map(AnyBackend::Cpu)) };
+        let gpu = |choice: DeviceChoice| -> Open {
+            Box::new(move || {
+                let backend = gpu::GpuBackend::new(&choice, threads)?;
+                Ok(AnyBackend::Gpu(Box::new(backend)))
+            })
         };
-        let backend = match &config.device {
-            DeviceChoice::Cpu => cpu()?,
-            DeviceChoice::Auto if gpu::hardware_adapter().is_none() => cpu()?,
-            DeviceChoice::Auto => gpu(&DeviceChoice::Gpu)?,
-            choice => gpu(choice)?,
+        let devices = match &config.device {
+            DeviceChoice::Cpu => vec![cpu()],
+            DeviceChoice::Auto if gpu::hardware_adapter().is_none() => vec![cpu()],
+            DeviceChoice::Auto => vec![gpu(DeviceChoice::Gpu)],
+            DeviceChoice::All => gpu::all_adapters()?
+                .into_iter()
+                .map(|index| gpu(DeviceChoice::Index(index)))
+                .collect(),
+            choice => vec![gpu(choice.clone())],
         };
+        Self::of(devices, config)
+    }
+
+    /// An engine of one worker per device.
+    fn of(devices: Vec<Open>, config: &EngineConfig) -> Result<Self> {
+        let workers = devices
+            .into_iter()
+            .map(Worker::new)
+            .collect::<Result<Vec<_>>>()?;
+        let infos: Vec<&DeviceInfo> = workers.iter().map(Worker::info).collect();
         Ok(Self {
-            backend,
+            info: DeviceInfo::of_all(&infos),
+            workers,
+            threads: config.threads,
             memory: config.memory,
+            most_rows: AtomicUsize::new(usize::MAX),
             progress: Arc::clone(&config.progress),
+            warnings: Mutex::default(),
         })
     }
 
-    /// The device that runs everything.
+    /// The device that runs everything; of several, their names.
     pub fn device(&self) -> &DeviceInfo {
-        self.backend.device()
+        &self.info
+    }
+
+    /// What the user must know about the devices: which of them failed, and what was done about it.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn warn(&self, warning: String) {
+        self.warnings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(warning);
+    }
+
+    fn open_cpu(&self) -> Result<AnyBackend> {
+        cpu::CpuBackend::new(self.threads).map(AnyBackend::Cpu)
     }
 }

@@ -21,7 +21,10 @@ pub struct Error {
 enum Kind {
     Input,
     Device,
+    DeviceLost,
+    OutOfMemory,
     Output,
+    Interrupted,
 }
 
 impl Error {
@@ -33,6 +36,21 @@ impl Error {
     /// The device failed or cannot do what was asked.
     pub fn device(place: impl Display, fact: impl Display) -> Self {
         Self::new(Kind::Device, place, fact)
+    }
+
+    /// The device is gone; another one may be there in its place.
+    pub(crate) fn device_lost(place: impl Display, fact: impl Display) -> Self {
+        Self::new(Kind::DeviceLost, place, fact)
+    }
+
+    /// The device has no memory for what was asked.
+    pub(crate) fn out_of_memory(place: impl Display, fact: impl Display) -> Self {
+        Self::new(Kind::OutOfMemory, place, fact)
+    }
+
+    /// The run was asked to stop.
+    pub(crate) fn interrupted() -> Self {
+        Self::new(Kind::Interrupted, "interrupted", "nothing more is written")
     }
 
     /// A result could not be written.
@@ -69,7 +87,25 @@ impl Error {
 
     /// Whether the device is at fault.
     pub fn is_device(&self) -> bool {
-        self.kind == Kind::Device
+        matches!(
+            self.kind,
+            Kind::Device | Kind::DeviceLost | Kind::OutOfMemory
+        )
+    }
+
+    /// Whether the device is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.kind == Kind::DeviceLost
+    }
+
+    /// Whether the device had no memory.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        self.kind == Kind::OutOfMemory
+    }
+
+    /// Whether the run was asked to stop, as by Ctrl-C.
+    pub fn is_interrupted(&self) -> bool {
+        self.kind == Kind::Interrupted
     }
 
     /// Whether writing a result failed.

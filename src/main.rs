@@ -2,6 +2,16 @@
 
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::time::Duration;
+
+use vecdrift::engine::interrupt;
+
+/// What a shell takes a process to have been that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// How long a run that was interrupted may take to end in order. Files are written whole or not at all, so
+/// nothing is half done where it takes longer.
+const GRACE: Duration = Duration::from_millis(800);
 
 /// What the last panic said.
 static PANIC: Mutex<String> = Mutex::new(String::new());
@@ -14,8 +24,20 @@ fn main() -> ExitCode {
             *message = info.to_string().replace('\n', " ");
         }
     }));
+    // Where no handler can be set, Ctrl-C ends the process as it always does.
+    let _ = ctrlc::set_handler(|| {
+        if interrupt::requested() {
+            interrupted();
+        }
+        interrupt::request();
+        std::thread::spawn(|| {
+            std::thread::sleep(GRACE);
+            interrupted();
+        });
+    });
     let error = match std::panic::catch_unwind(vecdrift::cli::run) {
         Ok(Ok(outcome)) => return ExitCode::from(outcome.exit_code()),
+        Ok(Err(error)) if error.is_interrupted() => interrupted(),
         Ok(Err(error)) => error,
         Err(_) => {
             let message = PANIC.lock().map(|m| m.clone()).unwrap_or_default();
@@ -28,4 +50,10 @@ fn main() -> ExitCode {
         eprintln!("hint: {hint}");
     }
     ExitCode::from(2)
+}
+
+/// Says so, and ends the process.
+fn interrupted() -> ! {
+    eprintln!("interrupted: nothing more is written");
+    std::process::exit(INTERRUPTED.into())
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::audit::gate::GateResult;
-use crate::embeddings::{Embeddings, IdSource, RowFaults};
+use crate::embeddings::{Embeddings, IdSource, Roster, RowFaults};
 use crate::engine::DeviceInfo;
 use crate::source::SourceInfo;
 
@@ -69,18 +69,45 @@ pub struct InputSummary {
 impl InputSummary {
     /// Sums up a set that was read from a source.
     pub fn new(role: &str, info: &SourceInfo, set: &Embeddings) -> Self {
+        Self::of(
+            role,
+            info,
+            (set.rows_read, set.len()),
+            set.ids.checksum(),
+            &set.faults,
+        )
+    }
+
+    /// Sums up a set that passed as a stream.
+    pub fn of_stream(role: &str, info: &SourceInfo, roster: &Roster) -> Self {
+        Self::of(
+            role,
+            info,
+            (roster.rows_read, roster.ids.len()),
+            roster.ids.checksum(),
+            &roster.faults,
+        )
+    }
+
+    fn of(
+        role: &str,
+        info: &SourceInfo,
+        (rows, usable_rows): (u64, usize),
+        id_checksum: String,
+        faults: &RowFaults,
+    ) -> Self {
         Self {
             role: role.to_owned(),
             source: info.name.clone(),
             format: info.format.clone(),
             vector_column: info.vector_column.clone(),
             id_source: info.id_source.clone(),
-            rows: set.rows_read,
-            usable_rows: set.len() as u64,
-            dim: set.dim(),
-            dtype: set.dtype,
-            id_checksum: set.ids.checksum(),
-            faults: set.faults.clone(),
+            rows,
+            usable_rows: usable_rows as u64,
+            dim: info.dim,
+            dtype: info.dtype,
+            id_checksum,
+            faults: faults.clone(),
         }
     }
 

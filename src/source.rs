@@ -3,6 +3,7 @@
 //! [`open`] reads headers and footers only: it finds the format by content, the columns by rule, and
 //! reports what is wrong before any work is done. Only this module knows file formats.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::embeddings::{Collector, Dtype, Embeddings, IdSource, RowBlock};
+use crate::embeddings::{Collector, Dtype, Embeddings, IdSource, Roster, RowBlock, RowStream};
 use crate::error::{Error, Result};
 
 mod arrow_ipc;
@@ -51,7 +52,7 @@ pub struct SourceInfo {
     pub files: usize,
     /// Their size.
     pub bytes: u64,
-    /// Rows, where the format tells before reading.
+    /// Rows, sound or not, as far as headers tell.
     pub rows: Option<u64>,
     /// Values per row, d.
     pub dim: usize,
@@ -96,33 +97,104 @@ impl Source {
         self.blocks
     }
 
+    /// The sound rows, read and checked as they are asked for.
+    pub fn stream(self) -> SoundRows {
+        SoundRows::new(self)
+    }
+
     /// Reads and checks every row; `on_rows` hears how many each block had.
     ///
     /// # Errors
     /// A block cannot be read, an id stands twice, or no row is usable.
     pub fn read(self, on_rows: &mut dyn FnMut(u64)) -> Result<Embeddings> {
-        let Self {
-            info,
-            columns,
-            blocks,
-        } = self;
+        let info = &self.info;
         // A count in a damaged header must not reserve memory that the file cannot fill.
         let plausible = info.bytes / (info.dim * info.dtype.bytes()) as u64 * 16;
         let rows = info.rows.unwrap_or(0).min(plausible) as usize;
-        let mut collector = Collector::new(
-            info.name,
+        let mut sound = SoundRows::new(self);
+        sound.collector.reserve(rows)?;
+        while let Some(rows) = sound.next_block()? {
+            on_rows(rows);
+        }
+        sound.collector.finish()
+    }
+}
+
+/// The sound rows of an input as a stream: blocks are read, converted to f32 and checked on the thread
+/// that asks for rows, and never more of them are held than it asks for and a block.
+pub struct SoundRows {
+    info: SourceInfo,
+    blocks: Blocks,
+    collector: Collector,
+    taken: usize,
+}
+
+impl SoundRows {
+    fn new(source: Source) -> Self {
+        let Source {
+            info,
+            columns,
+            blocks,
+        } = source;
+        let collector = Collector::new(
+            info.name.clone(),
             info.dim,
             info.dtype,
-            info.id_source,
+            info.id_source.clone(),
             &columns,
-            rows,
         );
-        for block in blocks {
-            let block = block?;
-            on_rows(block.ids.len() as u64);
-            collector.push(&block);
+        Self {
+            info,
+            blocks,
+            collector,
+            taken: 0,
         }
-        collector.finish()
+    }
+
+    /// Reads a block; how many rows it had, `None` after the last one.
+    fn next_block(&mut self) -> Result<Option<u64>> {
+        let Some(block) = self.blocks.next().transpose()? else {
+            return Ok(None);
+        };
+        self.collector.push(&block);
+        Ok(Some(block.ids.len() as u64))
+    }
+
+    /// Reads to the end and says what the input was.
+    ///
+    /// # Errors
+    /// A block cannot be read, an id stands twice, no row is usable, or rows are left that nobody asked
+    /// for: more than the headers promised.
+    pub fn finish(mut self) -> Result<Roster> {
+        while self.collector.waiting() == 0 && self.next_block()?.is_some() {}
+        if self.collector.waiting() > 0 {
+            return Err(Error::input(
+                &self.info.name,
+                format!(
+                    "more rows than the {} that its headers promise",
+                    self.info.rows.unwrap_or(0)
+                ),
+            )
+            .hint("is it still being written?"));
+        }
+        self.collector.finish_stream()
+    }
+}
+
+impl RowStream<'static> for SoundRows {
+    fn dim(&self) -> usize {
+        self.info.dim
+    }
+
+    fn most_rows(&self) -> usize {
+        (self.info.rows.unwrap_or(0) as usize).saturating_sub(self.taken)
+    }
+
+    fn next_rows(&mut self, rows: usize) -> Result<Cow<'static, [f32]>> {
+        while self.collector.waiting() < rows && self.next_block()?.is_some() {}
+        let values = self.collector.take(rows)?;
+        self.taken += values.len() / self.info.dim;
+        Ok(Cow::Owned(values))
     }
 }
 

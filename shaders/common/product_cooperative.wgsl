@@ -68,8 +68,11 @@ fn products(x_tile: u32, y_tile: u32, slices: u32, lane: u32) {
 #for p in PATCH
     var x_at_$p = (x_tile + $pu) * PLANES * slices;
     var y_at_$p = (y_tile + $pu) * PLANES * slices;
-    var next_x_$p = x_panels[x_at_$p * LANES + lane];
-    var next_y_$p = y_panels[y_at_$p * LANES + lane];
+    // As vectors: no local variable has the type of a buffer, whose layout some drivers stumble over.
+    var next_x_low_$p = x_panels[x_at_$p * LANES + lane].low;
+    var next_x_high_$p = x_panels[x_at_$p * LANES + lane].high;
+    var next_y_low_$p = y_panels[y_at_$p * LANES + lane].low;
+    var next_y_high_$p = y_panels[y_at_$p * LANES + lane].high;
 #end
 #for r in PATCH
 #for m in MATRIX_ROWS
@@ -85,10 +88,10 @@ fn products(x_tile: u32, y_tile: u32, slices: u32, lane: u32) {
     for (var step = 0u; step < steps; step++) {
         workgroupBarrier();
 #for p in PATCH
-        x_slice[$pu * 64u * STRIDE + put] = next_x_$p.low;
-        x_slice[$pu * 64u * STRIDE + put + 1u] = next_x_$p.high;
-        y_slice[$pu * 64u * STRIDE + put] = next_y_$p.low;
-        y_slice[$pu * 64u * STRIDE + put + 1u] = next_y_$p.high;
+        x_slice[$pu * 64u * STRIDE + put] = next_x_low_$p;
+        x_slice[$pu * 64u * STRIDE + put + 1u] = next_x_high_$p;
+        y_slice[$pu * 64u * STRIDE + put] = next_y_low_$p;
+        y_slice[$pu * 64u * STRIDE + put + 1u] = next_y_high_$p;
 #end
         workgroupBarrier();
         // The next slice is on its way while the current one is multiplied; the last one once more.
@@ -96,8 +99,10 @@ fn products(x_tile: u32, y_tile: u32, slices: u32, lane: u32) {
         let x_next = select(next, next - slices, PLANES == 2u && next >= slices);
         let y_next = select(next, next - 2u * slices, PLANES == 2u && next >= 2u * slices);
 #for p in PATCH
-        next_x_$p = x_panels[(x_at_$p + x_next) * LANES + lane];
-        next_y_$p = y_panels[(y_at_$p + y_next) * LANES + lane];
+        next_x_low_$p = x_panels[(x_at_$p + x_next) * LANES + lane].low;
+        next_x_high_$p = x_panels[(x_at_$p + x_next) * LANES + lane].high;
+        next_y_low_$p = y_panels[(y_at_$p + y_next) * LANES + lane].low;
+        next_y_high_$p = y_panels[(y_at_$p + y_next) * LANES + lane].high;
 #end
         for (var k = 0u; k < 32u; k += $SIDEu) {
 #for r in PATCH

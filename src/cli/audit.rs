@@ -147,10 +147,11 @@ impl AuditArgs {
             timings,
             items,
         } = audited;
+        let warnings = warnings.into_iter().chain(engine.warnings()).collect();
         let measures = audit_measures(&audit);
         let mut output = Output {
             warnings,
-            ..session.output("audit", config, inputs, engine.device(), audit, timings)
+            ..session.output("audit", config, inputs, &engine, audit, timings)
         };
         let mut page = report::audit_page(&output);
         gates.judge(&mut output, &mut page, &measures);

@@ -5,15 +5,16 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::gate::GateArgs;
-use super::plan::{self, Pass};
-use super::session::{self, Session};
-use super::{Error, InputArgs, Outcome, Result};
+use super::plan::{self, Pass, Residence};
+use super::session::{self, Loaded, Session};
+use super::{Engine, Error, InputArgs, Outcome, Result};
 use crate::audit::gate::{COSINE_MEASURES, cosine_measures};
 use crate::metrics::cosine::{self, CosineDistribution};
 use crate::metrics::moments::UnitMoments;
 use crate::metrics::pairs::{self, SimilarPair, Wanted};
-use crate::output::Stopwatch;
+use crate::output::{InputSummary, Stopwatch};
 use crate::report;
+use crate::source::{Source, SourceInfo};
 
 /// Shows the distribution of pairwise cosines, within a set or between two
 #[derive(Debug, Args)]
@@ -23,7 +24,9 @@ Examples:
   vecdrift cosine old.parquet new.parquet --format json
   vecdrift cosine corpus.parquet --above 0.98
 
-Exact over all pairs unless --sample says otherwise.")]
+Exact over all pairs unless --sample says otherwise. X is held in memory; Y may
+be larger: what does not fit into --memory is read block by block, unless
+--sample, --above or --top-pairs needs it whole.")]
 pub(super) struct CosineArgs {
     /// The set
     x: String,
@@ -102,7 +105,7 @@ impl CosineArgs {
                 ),
             ));
         }
-        let rows = |i: &crate::source::SourceInfo| {
+        let rows = |i: &SourceInfo| {
             sample
                 .unwrap_or(usize::MAX)
                 .min(i.rows.unwrap_or(0) as usize)
@@ -111,54 +114,34 @@ impl CosineArgs {
             Some(other) => Pass::between("pair_histogram", rows(&info), rows(other), info.dim),
             None => Pass::within("pair_histogram", rows(&info), info.dim),
         };
-        let infos: Vec<_> = std::iter::once(&info).chain(&info_y).collect();
-        if !plan::announce(session, &infos, &[pass])? {
+        let wanted = above.map(Wanted::Above).or(top_pairs.map(Wanted::Top));
+        // X stays. Y may pass by, but a sample and a list of pairs are drawn from rows in memory.
+        let residence = match &info_y {
+            Some(other) if wanted.is_none() && sample.is_none() => Residence::of(other, session),
+            _ => Residence::Held,
+        };
+        let mut infos = vec![(&info, Residence::Held)];
+        infos.extend(info_y.as_ref().map(|other| (other, residence)));
+        if !plan::announce_inputs(session, &infos, &[pass])? {
             return Ok(Outcome::Done);
         }
-        let mut a = session.read("x", source_x)?;
-        let mut b = source_y.map(|s| session.read("y", s)).transpose()?;
-        clock.lap("read");
-        let all = a.set.len() as u64 + b.as_ref().map_or(0, |b| b.set.len() as u64);
-        if let Some(rows) = sample {
-            a.set = a.set.sample(rows, session.seed);
-            b = b.map(|b| session::Loaded {
-                set: b.set.sample(rows, session.seed),
-                ..b
-            });
-        }
-        let used = a.set.len() as u64 + b.as_ref().map_or(0, |b| b.set.len() as u64);
-        if b.is_none() && a.set.len() < 2 {
-            return Err(Error::input(
-                &info.name,
-                "1 usable row, expected at least 2",
-            ));
-        }
-        let engine = session.engine()?;
-        let unit = UnitMoments::of(&engine, a.set.rows())?;
-        let distribution = match &b {
-            None => cosine::within(&engine, a.set.rows(), &unit)?,
-            Some(b) => {
-                let unit_y = UnitMoments::of(&engine, b.set.rows())?;
-                cosine::between(&engine, a.set.rows(), b.set.rows(), &unit, &unit_y)?
+        let x_set = session.read("x", source_x)?;
+        let measured = match (residence, source_y) {
+            (Residence::Streamed, Some(source_y)) => {
+                let open_y = || session::open(&source_y.info().name, &options);
+                streamed(session, &mut clock, x_set, source_y.info(), open_y)?
+            }
+            (_, source_y) => {
+                let y_set = source_y.map(|s| session.read("y", s)).transpose()?;
+                clock.lap("read");
+                held(session, &mut clock, (x_set, y_set), sample, wanted)?
             }
         };
-        clock.lap("pair_histogram");
-        let wanted = above.map(Wanted::Above).or(top_pairs.map(Wanted::Top));
-        let similar_pairs = wanted
-            .map(|wanted| {
-                let y = b.as_ref().map(|b| (b.set.rows(), &b.set.ids));
-                pairs::similar_pairs(&engine, (a.set.rows(), &a.set.ids), y, wanted)
-            })
-            .transpose()?;
-        clock.lap("nearest");
-        let results = CosineResults {
-            distribution,
-            exact: used == all,
-            similar_pairs,
-        };
-        let inputs = std::iter::once(a.summary)
-            .chain(b.map(|b| b.summary))
-            .collect();
+        let Measured {
+            engine,
+            results,
+            inputs,
+        } = measured;
         let mut output = session.output(
             "cosine",
             Config {
@@ -169,7 +152,7 @@ impl CosineArgs {
                 above,
             },
             inputs,
-            engine.device(),
+            &engine,
             results,
             clock.timings(),
         );
@@ -184,4 +167,92 @@ impl CosineArgs {
         gates.judge(&mut output, &mut page, &measures);
         gates.finish(session, &output, page, &measures, None)
     }
+}
+
+/// What was measured.
+struct Measured {
+    engine: Engine,
+    results: CosineResults,
+    inputs: Vec<InputSummary>,
+}
+
+/// With every row in memory.
+fn held(
+    session: &Session,
+    clock: &mut Stopwatch,
+    (mut x, mut y): (Loaded, Option<Loaded>),
+    sample: Option<usize>,
+    wanted: Option<Wanted>,
+) -> Result<Measured> {
+    let rows = |x: &Loaded, y: &Option<Loaded>| x.set.len() + y.as_ref().map_or(0, |y| y.set.len());
+    let all = rows(&x, &y);
+    if let Some(rows) = sample {
+        let sampled = |loaded: Loaded| Loaded {
+            set: loaded.set.sample(rows, session.seed),
+            ..loaded
+        };
+        (x, y) = (sampled(x), y.map(sampled));
+    }
+    let used = rows(&x, &y);
+    if y.is_none() && x.set.len() < 2 {
+        return Err(Error::input(
+            &x.set.name,
+            "1 usable row, expected at least 2",
+        ));
+    }
+    let engine = session.engine()?;
+    let unit = UnitMoments::of(&engine, x.set.rows())?;
+    let distribution = match &y {
+        None => cosine::within(&engine, x.set.rows(), &unit)?,
+        Some(y) => {
+            let unit_y = UnitMoments::of(&engine, y.set.rows())?;
+            cosine::between(&engine, x.set.rows(), y.set.rows(), &unit, &unit_y)?
+        }
+    };
+    clock.lap("pair_histogram");
+    let similar_pairs = wanted
+        .map(|wanted| {
+            let y = y.as_ref().map(|y| (y.set.rows(), &y.set.ids));
+            pairs::similar_pairs(&engine, (x.set.rows(), &x.set.ids), y, wanted)
+        })
+        .transpose()?;
+    clock.lap("nearest");
+    Ok(Measured {
+        engine,
+        results: CosineResults {
+            distribution,
+            exact: used == all,
+            similar_pairs,
+        },
+        inputs: std::iter::once(x.summary)
+            .chain(y.map(|y| y.summary))
+            .collect(),
+    })
+}
+
+/// With X in memory and Y passing by three times: for its mean, for its moments about it, for the pairs.
+fn streamed(
+    session: &Session,
+    clock: &mut Stopwatch,
+    x: Loaded,
+    y: &SourceInfo,
+    open_y: impl Fn() -> Result<Source>,
+) -> Result<Measured> {
+    clock.lap("read");
+    let engine = session.engine()?;
+    let unit = UnitMoments::of(&engine, x.set.rows())?;
+    let unit_y = UnitMoments::of_stream(&engine, || Ok(open_y()?.stream()))?;
+    let mut rows = open_y()?.stream();
+    let distribution = cosine::between_stream(&engine, x.set.rows(), &mut rows, &unit, &unit_y)?;
+    let roster = rows.finish()?;
+    clock.lap("pair_histogram");
+    Ok(Measured {
+        engine,
+        results: CosineResults {
+            distribution,
+            exact: true,
+            similar_pairs: None,
+        },
+        inputs: vec![x.summary, InputSummary::of_stream("y", y, &roster)],
+    })
 }

@@ -120,6 +120,9 @@ impl DevicesArgs {
         match session.device_choice() {
             DeviceChoice::Auto => {}
             DeviceChoice::Cpu => entries.truncate(1),
+            DeviceChoice::All => {
+                entries.remove(0);
+            }
             choice => {
                 let chosen = gpu::adapter_index(choice)?.to_string();
                 entries.retain(|e| e.choice == chosen);

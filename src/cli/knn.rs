@@ -4,14 +4,15 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::plan::{self, Pass};
-use super::session::{self, Loaded, Session};
-use super::{Error, InputArgs, Path, Result, ValueEnum};
-use crate::embeddings::Rows;
+use super::plan::{self, Pass, Residence};
+use super::session::{self, Session};
+use super::{Engine, Error, InputArgs, Path, Result, ValueEnum};
+use crate::embeddings::{Embeddings, Ids};
 use crate::engine::{Metric, Neighbors, SelfExclusion};
-use crate::output::Stopwatch;
+use crate::output::{InputSummary, Stopwatch};
 use crate::report::{self, Column as Head, Table, Value};
 use crate::source::write::{self, Column};
+use crate::source::{Source, SourceInfo};
 use crate::stats::paired::mean;
 
 /// Finds the exact nearest neighbours of every query
@@ -25,6 +26,8 @@ Examples:
   vecdrift knn corpus.parquet queries.parquet -k 100 --out run.parquet
 
 Without QUERIES every base row is a query, and is not its own neighbour.
+With QUERIES the base may be larger than memory: what does not fit into
+--memory is read block by block.
 The Parquet file holds query_id, neighbor_ids (list) and similarities (list).")]
 pub(super) struct KnnArgs {
     /// The rows to search
@@ -111,44 +114,41 @@ impl KnnArgs {
                 ),
             ));
         }
-        let rows = |i: &crate::source::SourceInfo| i.rows.unwrap_or(0) as usize;
+        let rows = |i: &SourceInfo| i.rows.unwrap_or(0) as usize;
         let pass = Pass::between(
             "nearest",
             rows(query_info.as_ref().unwrap_or(&info)),
             rows(&info),
             info.dim,
         );
-        let infos: Vec<_> = std::iter::once(&info).chain(&query_info).collect();
-        if !plan::announce(session, &infos, &[pass])? {
+        // Queries stay; the base may pass by, unless it is its own queries.
+        let residence = match &query_info {
+            Some(_) => Residence::of(&info, session),
+            None => Residence::Held,
+        };
+        let mut inputs = vec![(&info, residence)];
+        inputs.extend(query_info.as_ref().map(|q| (q, Residence::Held)));
+        if !plan::announce_inputs(session, &inputs, &[pass])? {
             return Ok(());
         }
         session.out().map_or(Ok(()), super::check_file)?;
-        let loaded_base = session.read("base", base_source)?;
-        let loaded_queries = query_source
-            .map(|s| session.read("queries", s))
-            .transpose()?;
-        clock.lap("read");
-
-        let engine = session.engine()?;
-        let base_rows = loaded_base.set.rows();
-        let (query_rows, exclude): (Rows<'_>, Option<Vec<u32>>) = match &loaded_queries {
-            Some(queries) => (queries.set.rows(), None),
-            None => (base_rows, Some((0..base_rows.len() as u32).collect())),
+        let search = Search { k, metric };
+        let Found {
+            engine,
+            neighbors,
+            base_rows,
+            base_ids,
+            queries: loaded_queries,
+            inputs,
+        } = match (residence, query_source) {
+            (Residence::Streamed, Some(query_source)) => {
+                search.streamed(session, &mut clock, base_source, query_source)?
+            }
+            (_, query_source) => search.held(session, &mut clock, base_source, query_source)?,
         };
-        let exclude = exclude.as_deref().map(|rows| SelfExclusion {
-            queries: rows,
-            base: rows,
-        });
-        let neighbors = engine.nearest(query_rows, base_rows, k, metric, exclude)?;
-        clock.lap("nearest");
-
         if let Some(out) = session.out() {
-            write_neighbors(
-                out,
-                loaded_queries.as_ref().unwrap_or(&loaded_base),
-                &loaded_base,
-                &neighbors,
-            )?;
+            let base_ids = base_ids.as_ref().unwrap_or(&loaded_queries.ids);
+            write_neighbors(out, &loaded_queries.ids, base_ids, &neighbors)?;
             clock.lap("write");
         }
         let mean_at = |last: bool| {
@@ -161,8 +161,8 @@ impl KnnArgs {
             (!scores.is_empty()).then(|| mean(&scores))
         };
         let results = KnnResults {
-            queries: query_rows.len(),
-            base: base_rows.len(),
+            queries: loaded_queries.len(),
+            base: base_rows,
             k,
             metric,
             certified: neighbors.certified,
@@ -170,24 +170,13 @@ impl KnnArgs {
             mean_similarity_last: mean_at(true),
             out: session.out().map(|p| p.display().to_string()),
         };
-        let inputs = std::iter::once(&loaded_base)
-            .chain(&loaded_queries)
-            .map(|l| l.summary.clone())
-            .collect();
         let config = KnnConfig {
             base,
             queries,
             k,
             metric,
         };
-        let output = session.output(
-            "knn",
-            config,
-            inputs,
-            engine.device(),
-            results,
-            clock.timings(),
-        );
+        let output = session.output("knn", config, inputs, &engine, results, clock.timings());
         let r = &output.results;
         let rows = vec![
             ("queries", Value::Count(r.queries as u64)),
@@ -224,22 +213,126 @@ impl KnnArgs {
     }
 }
 
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+struct Search {
+    k: usize,
+    metric: Metric,
+}
+
+/// What was found.
+struct Found {
+    engine: Engine,
+    neighbors: Neighbors,
+    /// Rows searched.
+    base_rows: usize,
+    /// The ids that the lists' row numbers point to, unless they are those of the queries.
+    base_ids: Option<Ids>,
+    queries: Embeddings,
+    inputs: Vec<InputSummary>,
+}
+
+impl Search {
+    /// With the base in memory; without queries every base row is one, and not its own neighbour.
+    fn held(
+        self,
+        session: &Session,
+        clock: &mut Stopwatch,
+        base: Source,
+        queries: Option<Source>,
+    ) -> Result<Found> {
+        let base = session.read("base", base)?;
+        let queries = queries.map(|q| session.read("queries", q)).transpose()?;
+        clock.lap("read");
+        let engine = session.engine()?;
+        let rows = base.set.rows();
+        let own: Vec<u32> = match &queries {
+            Some(_) => Vec::new(),
+            None => (0..rows.len() as u32).collect(),
+        };
+        let exclude = queries.is_none().then_some(SelfExclusion {
+            queries: &own,
+            base: &own,
+        });
+        let query_rows = queries.as_ref().map_or(rows, |q| q.set.rows());
+        let neighbors = engine.nearest(query_rows, rows, self.k, self.metric, exclude)?;
+        clock.lap("nearest");
+        let base_rows = rows.len();
+        let mut inputs = vec![base.summary];
+        let (queries, base_ids) = match queries {
+            None => (base.set, None),
+            Some(queries) => {
+                inputs.push(queries.summary);
+                (queries.set, Some(base.set.ids))
+            }
+        };
+        Ok(Found {
+            engine,
+            neighbors,
+            base_rows,
+            base_ids,
+            queries,
+            inputs,
+        })
+    }
+
+    /// With the queries in memory and the base passing by, read once.
+    fn streamed(
+        self,
+        session: &Session,
+        clock: &mut Stopwatch,
+        base: Source,
+        queries: Source,
+    ) -> Result<Found> {
+        let queries = session.read("queries", queries)?;
+        clock.lap("read");
+        let engine = session.engine()?;
+        let info = base.info().clone();
+        let mut stream = base.stream();
+        let rows = queries.set.rows();
+        let mut neighbors = engine.nearest(rows, &mut stream, self.k, self.metric, None)?;
+        let base = stream.finish()?;
+        clock.lap("nearest");
+        let hits = compact(&mut neighbors);
+        Ok(Found {
+            engine,
+            neighbors,
+            base_rows: base.ids.len(),
+            base_ids: Some(base.ids.select(&hits)),
+            inputs: vec![
+                InputSummary::of_stream("base", &info, &base),
+                queries.summary,
+            ],
+            queries: queries.set,
+        })
+    }
+}
+
+/// The base rows that are in a list, ascending; the lists hold positions among them afterwards.
+fn compact(neighbors: &mut Neighbors) -> Vec<u32> {
+    let entries = || neighbors.lists.iter().flatten();
+    let mut hits: Vec<u32> = entries().map(|entry| entry.1).collect();
+    hits.sort_unstable();
+    hits.dedup();
+    for (_, row) in neighbors.lists.iter_mut().flatten() {
+        *row = hits.partition_point(|&hit| hit < *row) as u32;
+    }
+    hits
+}
+
 fn write_neighbors(
     path: &Path,
-    queries: &Loaded,
-    base: &Loaded,
+    query_ids: &Ids,
+    base_ids: &Ids,
     neighbors: &Neighbors,
 ) -> Result<()> {
     let lists = &neighbors.lists;
     let columns = [
-        (
-            "query_id",
-            Column::Id(&queries.set.ids, Box::new(|i| i as u32)),
-        ),
+        ("query_id", Column::Id(query_ids, Box::new(|i| i as u32))),
         (
             "neighbor_ids",
             Column::IdList(
-                &base.set.ids,
+                base_ids,
                 Box::new(|i| lists[i].iter().map(|e| e.1).collect()),
             ),
         ),

@@ -145,7 +145,7 @@ impl MmdArgs {
                 permutations,
             },
             vec![a.summary, b.summary],
-            engine.device(),
+            &engine,
             found,
             clock.timings(),
         );

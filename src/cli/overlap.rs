@@ -141,7 +141,7 @@ impl OverlapArgs {
                 overlap: config,
             },
             vec![x.summary, y.summary],
-            engine.device(),
+            &engine,
             found,
             clock.timings(),
         );

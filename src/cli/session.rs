@@ -39,6 +39,30 @@ pub(super) struct Resolved<C> {
     global: GlobalConfig,
 }
 
+/// The device that a command ran on, and what it must say about it.
+pub(super) struct RanOn<'a> {
+    device: &'a DeviceInfo,
+    warnings: Vec<String>,
+}
+
+impl<'a> From<&'a DeviceInfo> for RanOn<'a> {
+    fn from(device: &'a DeviceInfo) -> Self {
+        Self {
+            device,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl<'a> From<&'a Engine> for RanOn<'a> {
+    fn from(engine: &'a Engine) -> Self {
+        Self {
+            device: engine.device(),
+            warnings: engine.warnings(),
+        }
+    }
+}
+
 /// An input that was read.
 pub(super) struct Loaded {
     pub(super) set: Embeddings,
@@ -128,16 +152,18 @@ impl Session {
     }
 
     /// Wraps a command's result into what its JSON looks like.
-    pub(super) fn output<C, R>(
+    pub(super) fn output<'a, C, R>(
         &self,
         command: &str,
         config: C,
         inputs: Vec<InputSummary>,
-        device: &DeviceInfo,
+        ran_on: impl Into<RanOn<'a>>,
         results: R,
         timings: Vec<Timing>,
     ) -> Output<Resolved<C>, R> {
-        let warnings = inputs.iter().filter_map(InputSummary::warning).collect();
+        let RanOn { device, warnings } = ran_on.into();
+        let of_inputs = inputs.iter().filter_map(InputSummary::warning);
+        let warnings = of_inputs.chain(warnings).collect();
         Output {
             schema_version: SCHEMA_VERSION,
             command: command.to_owned(),

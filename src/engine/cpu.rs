@@ -22,6 +22,8 @@ use super::{Backend, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, Til
 use crate::embeddings::Rows;
 use crate::error::{Error, Result};
 
+mod block;
+mod codes;
 mod exp;
 mod gram;
 mod kernel;
@@ -31,9 +33,10 @@ mod pair_sums;
 mod panels;
 mod product;
 mod project;
+mod screen;
 
+pub use block::CpuBlock;
 use kernel::Kernel;
-pub use panels::Panels;
 
 /// Runs the operations on the CPU.
 pub struct CpuBackend {
@@ -52,7 +55,8 @@ pub fn device() -> Result<DeviceInfo> {
 
 impl CpuBackend {
     /// A backend of `threads` threads (`None`: all cores) and the best kernel for this CPU, or the one
-    /// that the environment variable `VECDRIFT_CPU_KERNEL` names: `avx512`, `avx2` or `portable`.
+    /// that the environment variable `VECDRIFT_CPU_KERNEL` names: `avx512vnni`, `avx512`, `avxvnni`,
+    /// `avx2` or `portable`.
     ///
     /// # Errors
     /// The named kernel is unknown or not supported, or no threads can be started.
@@ -79,7 +83,7 @@ impl CpuBackend {
 }
 
 impl Backend for CpuBackend {
-    type Block = Panels;
+    type Block = CpuBlock;
 
     fn device(&self) -> &DeviceInfo {
         &self.info
@@ -91,8 +95,9 @@ impl Backend for CpuBackend {
             Operation::Nearest => 16384,
             _ => 8192,
         };
-        // Two blocks, and the prepared rows while one is loaded.
-        let per_row = 3 * 4 * dim as u64;
+        // Two blocks at work and two on their way, each as it came and as it is packed, for some of the
+        // time; blocks of x that are kept have a share of their own.
+        let per_row = 7 * 4 * dim as u64;
         // Per pair of rows: six kernels' sums of 16 × 16 pairs, one kernel's sums of 16 pairs on either
         // side, 4 bytes each, and all of that twice (tasks, result): 1.2 bytes.
         let results = |rows: u64| match operation {
@@ -106,38 +111,48 @@ impl Backend for CpuBackend {
         rows as usize
     }
 
-    fn load(&self, _: Operation, rows: Rows<'_>) -> Result<Panels> {
-        Ok(self.pool.install(|| Panels::pack(rows)))
-    }
-
-    fn pair_histogram(&self, x: &Panels, y: &Panels, diagonal: bool) -> Result<PairHistogram> {
+    fn load(&self, operation: Operation, rows: Rows<'_>) -> Result<CpuBlock> {
         Ok(self
             .pool
-            .install(|| pair_histogram::pair_histogram(self.kernel, x, y, diagonal)))
+            .install(|| CpuBlock::new(self.kernel, operation, rows)))
     }
 
-    fn pair_sums(&self, x: &Panels, y: &Panels, request: SumsRequest<'_>) -> Result<TileSums> {
+    fn pair_histogram(&self, x: &CpuBlock, y: &CpuBlock, diagonal: bool) -> Result<PairHistogram> {
+        Ok(self.pool.install(|| {
+            pair_histogram::pair_histogram(self.kernel, x.panels(), y.panels(), diagonal)
+        }))
+    }
+
+    fn pair_sums(&self, x: &CpuBlock, y: &CpuBlock, request: SumsRequest<'_>) -> Result<TileSums> {
         Ok(self
             .pool
-            .install(|| pair_sums::pair_sums(self.kernel, x, y, request)))
+            .install(|| pair_sums::pair_sums(self.kernel, x.panels(), y.panels(), request)))
     }
 
     fn nearest(
         &self,
-        queries: &Panels,
-        base: &Panels,
+        queries: &CpuBlock,
+        base: &CpuBlock,
         request: NearestRequest<'_>,
     ) -> Result<Vec<TopK>> {
-        self.pool
-            .install(|| nearest::nearest(self.kernel, queries, base, request))
+        self.pool.install(|| {
+            if self.kernel.has_code_products() && screen::pays(&request, queries.dim()) {
+                let (queries, base) = (queries.codes(self.kernel), base.codes(self.kernel));
+                Ok(screen::nearest(self.kernel, queries, base, request))
+            } else {
+                nearest::nearest(self.kernel, queries.panels(), base.panels(), request)
+            }
+        })
     }
 
-    fn gram(&self, x: &Panels, y: &Panels) -> Result<Vec<f64>> {
-        Ok(self.pool.install(|| gram::gram(x, y)))
+    fn gram(&self, x: &CpuBlock, y: &CpuBlock) -> Result<Vec<f64>> {
+        Ok(self.pool.install(|| gram::gram(x.panels(), y.panels())))
     }
 
-    fn project(&self, x: &Panels, w: &Panels) -> Result<Vec<f32>> {
-        Ok(self.pool.install(|| project::project(self.kernel, x, w)))
+    fn project(&self, x: &CpuBlock, w: &CpuBlock) -> Result<Vec<f32>> {
+        Ok(self
+            .pool
+            .install(|| project::project(self.kernel, x.panels(), w.panels())))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The GPU backend: product cores in WGSL, an epilogue per operation, and the cross-products.
 //!
 //! A core computes *patches* of product tiles of 64 × 64; which core serves an operation is decided per
-//! adapter ([`cores`]). Rows are packed while they are loaded, as the core wants them ([`pack`]). An
+//! adapter (`cores`). Rows are packed while they are loaded, as the core wants them (`pack`). An
 //! operation runs in *bands* of x, each with results that fit a buffer, and a band in *pieces*, each a
 //! submission short enough for any watchdog. A product tile is computed in one way wherever it lies, so
 //! neither changes a bit of the result.
@@ -21,7 +21,7 @@ use crate::embeddings::Rows;
 use crate::error::{Error, Result};
 use cores::Choice;
 use device::{Device, Pipeline};
-use schedule::{Piece, pieces};
+use schedule::{Pace, Piece, pieces};
 use shaders::{Core, Kernel, Shader};
 
 mod adapters;
@@ -40,7 +40,7 @@ mod schedule;
 #[doc(hidden)]
 pub mod shaders;
 
-pub use adapters::{AdapterInfo, adapter_index, adapters, hardware_adapter};
+pub use adapters::{AdapterInfo, adapter_index, adapters, all_adapters, hardware_adapter};
 pub use cores::CoreReport;
 pub use profile::{DeviceProfile, KnownProfile, profile};
 
@@ -48,7 +48,7 @@ pub use profile::{DeviceProfile, KnownProfile, profile};
 const SIDE: usize = 64;
 /// Bytes of results that one band brings back.
 const BAND_BYTES: u64 = 32 << 20;
-/// Multiply-adds per submission: well under a second even on the slowest device of its kind.
+/// Multiply-adds of a first submission: a fraction of a second even on the slowest device of its kind.
 const WORK_HARDWARE: usize = 1 << 33;
 const WORK_SOFTWARE: usize = 1 << 30;
 /// Rows per block at most. Large blocks hide the upload; on a software device they would only make
@@ -68,8 +68,9 @@ pub struct GpuBackend {
     pool: ThreadPool,
     /// Bytes of results per band.
     band_bytes: u64,
-    /// Multiply-adds per submission.
+    /// Multiply-adds of the first submission of a kernel.
     work: usize,
+    paces: Mutex<HashMap<(&'static str, Core), Pace>>,
 }
 
 /// Rows on the device.
@@ -154,6 +155,7 @@ impl GpuBackend {
             info,
             device,
             pipelines: Mutex::default(),
+            paces: Mutex::default(),
             pool,
         })
     }
@@ -193,15 +195,44 @@ impl GpuBackend {
     /// `strip` is how many tiles of y a workgroup takes, `work` the multiply-adds of a tile.
     fn pieces(
         &self,
-        core: Core,
+        (kernel, core): (&'static Kernel, Core),
         (x, y): (Range<usize>, Range<usize>),
         strip: usize,
         work: usize,
         groups: usize,
     ) -> Vec<Piece> {
         let side = self.device.limits().max_compute_workgroups_per_dimension as usize;
-        let tiles = (self.work / work.max(1)).min(groups.saturating_mul(strip * core.patch));
+        let paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        let pace = paces.get(&(kernel.name, core));
+        let wanted = pace.map_or(self.work, |pace| pace.work(self.work));
+        let tiles = (wanted / work.max(1)).min(groups.saturating_mul(strip * core.patch));
         pieces(x, y, [core.patch, strip.max(core.patch)], tiles, side)
+    }
+
+    /// Runs a kernel on a piece, a tile of which takes `work` multiply-adds.
+    fn run<P: bytemuck::NoUninit>(
+        &self,
+        (kernel, core): (&'static Kernel, Core),
+        (piece, work): (&Piece, usize),
+        params: &P,
+        buffers: &[&wgpu::Buffer],
+    ) -> Result<()> {
+        let pipeline = self.pipeline(kernel, core)?;
+        let with_pace = |change: &mut dyn FnMut(&mut Pace) -> bool| {
+            let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+            change(paces.entry((kernel.name, core)).or_default())
+        };
+        if !with_pace(&mut Pace::should_time) {
+            return self.device.run(&pipeline, params, buffers, piece.grid());
+        }
+        let seconds = self
+            .device
+            .run_timed(&pipeline, params, buffers, piece.grid())?;
+        with_pace(&mut |pace| {
+            pace.note(piece.x.len() * piece.y.len() * work, seconds);
+            true
+        });
+        Ok(())
     }
 
     /// Uploads rows as the core wants them.

@@ -1,13 +1,14 @@
 //! `nearest`: exact nearest rows, screened by bin maxima, scored in f64.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{LockResult, PoisonError, RwLock};
+use std::sync::{LockResult, Mutex, PoisonError, RwLock};
 
-use super::fold::{Feed, Loaded};
+use super::fold::{Feed, Host, Loaded};
 use super::score::{self, TopK};
 use super::tiles::{Operation, Shape, Tile, TilePlan};
 use super::{AnyBackend, Backend, Engine, Metric};
-use crate::embeddings::Rows;
+use crate::embeddings::{RowStream, Rows};
 use crate::error::{Error, Result};
 
 /// Which pairs never meet: a query and a base row of the same group (a row and itself, say).
@@ -118,10 +119,7 @@ impl NearestRequest<'_> {
                 continue;
             }
             for row in bin * bin_width..((bin + 1) * bin_width).min(self.base.len()) {
-                if self
-                    .exclude
-                    .is_some_and(|e| e.queries[query] == e.base[row])
-                {
+                if self.excludes(query, row) {
                     continue;
                 }
                 let exact = score::similarity(
@@ -141,6 +139,13 @@ impl NearestRequest<'_> {
 }
 
 impl NearestRequest<'_> {
+    /// Whether a query and a base row of the tile never meet.
+    #[inline(always)]
+    pub fn excludes(&self, query: usize, row: usize) -> bool {
+        self.exclude
+            .is_some_and(|e| e.queries[query] == e.base[row])
+    }
+
     /// The query's floor as a product of prepared rows, rounded down.
     #[inline(always)]
     pub fn scaled_floor(&self, query: usize) -> f64 {
@@ -153,10 +158,7 @@ impl NearestRequest<'_> {
     /// excluded. Reorders `candidates`.
     pub fn rescore(&self, query: usize, candidates: &mut Vec<(f32, u32)>) -> TopK {
         candidates.retain(|&(_, row)| {
-            (row as usize) < self.base.len()
-                && self
-                    .exclude
-                    .is_none_or(|e| e.queries[query] != e.base[row as usize])
+            (row as usize) < self.base.len() && !self.excludes(query, row as usize)
         });
         let floor = self.floors[query];
         let mut threshold = self.scaled_floor(query) - self.screen_error;
@@ -182,18 +184,31 @@ impl NearestRequest<'_> {
 
 /// Stored rows of a block, from which exact scores are computed.
 struct Stored<'a> {
-    rows: Rows<'a>,
+    values: Cow<'a, [f32]>,
     norms: Vec<f64>,
     /// Rows × 2^exponent are at most 1 long.
     exponent: i32,
 }
 
+impl Host for Stored<'_> {
+    fn part(&self, rows: std::ops::Range<usize>) -> Self {
+        let dim = self.values.len() / self.norms.len().max(1);
+        Self {
+            values: self.values[rows.start * dim..rows.end * dim]
+                .to_vec()
+                .into(),
+            norms: self.norms[rows].to_vec(),
+            exponent: self.exponent,
+        }
+    }
+}
+
 impl<'a> Stored<'a> {
-    fn new(rows: Rows<'a>) -> Self {
-        let norms: Vec<f64> = rows.iter().map(score::norm).collect();
+    fn new(values: Cow<'a, [f32]>, dim: usize) -> Self {
+        let norms = score::norms(Rows::new(&values, dim));
         let longest = norms.iter().copied().fold(0.0, f64::max);
         Self {
-            rows,
+            values,
             norms,
             exponent: score::unit_exponent(longest),
         }
@@ -219,33 +234,32 @@ impl Engine {
     /// The `k` nearest rows of `base` for every row of `queries`, proven exact.
     ///
     /// Scores are f64 products of the stored values in a fixed order ([`score::similarity`]); ties go to
-    /// the smaller row number.
+    /// the smaller row number. The base may be a stream: it is read once, and of its values no more than
+    /// the blocks at work are held. The result is that of the same rows in memory.
     ///
     /// # Errors
-    /// The device fails.
+    /// The device fails, or the base cannot be read.
     ///
     /// # Panics
     /// If the dimensions differ.
-    pub fn nearest(
+    pub fn nearest<'a>(
         &self,
         queries: Rows<'_>,
-        base: Rows<'_>,
+        base: impl RowStream<'a>,
         k: usize,
         metric: Metric,
         exclude: Option<SelfExclusion<'_>>,
     ) -> Result<Neighbors> {
         assert_eq!(queries.dim(), base.dim());
-        let query_norms: Vec<f64> = queries.iter().map(score::norm).collect();
+        let query_norms = score::norms(queries);
         let dim = queries.dim();
         // The contract's bound for rows of norm at most 1, two roundings while preparing them, and
         // what underflow can take away.
         let screen_error = (dim as f64 + 8.0) * 2f64.powi(-23) + dim as f64 * 2f64.powi(-120);
-        let step = self
-            .backend
-            .block_rows(Operation::Nearest, dim, self.memory);
+        let step = self.block_rows(Operation::Nearest, dim);
         let plan = TilePlan {
             x_rows: queries.len(),
-            y_rows: base.len(),
+            y_rows: base.most_rows(),
             x_step: step,
             y_step: step,
             shape: Shape::Rectangle,
@@ -255,23 +269,35 @@ impl Engine {
             rows: &|range| {
                 let stored = queries.slice(range.clone());
                 let host = Stored {
-                    rows: stored,
+                    values: Cow::Borrowed(stored.values()),
                     norms: query_norms[range].to_vec(),
                     exponent: 0,
                 };
-                Ok((score::prepare(Metric::Cosine, stored, 0), host))
+                let unit = score::prepare(Metric::Cosine, stored, &host.norms, 0);
+                Ok((unit, host))
             },
         };
+        let base = Mutex::new(base);
         let base_feed = Feed {
             dim,
             rows: &|range| {
-                let host = Stored::new(base.slice(range));
-                Ok((score::prepare(metric, host.rows, host.exponent), host))
+                // Blocks are asked for in order, each once: the stream stands where the range begins.
+                let values = held(base.lock()).next_rows(range.len())?;
+                let host = Stored::new(values, dim);
+                let rows = Rows::new(&host.values, dim);
+                let prepared = score::prepare(metric, rows, &host.norms, host.exponent);
+                Ok((prepared, host))
             },
         };
         let lists = RwLock::new(vec![TopK::new(k); queries.len()]);
         let compute =
             |backend: &AnyBackend, x: &Loaded<Stored>, y: &Loaded<Stored>, tile: &Tile| {
+                // Fewer rows may have come than were announced, at the end perhaps none.
+                let base = Rows::new(&y.host.values, dim);
+                if base.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let base_rows = tile.y.start..tile.y.start + base.len();
                 // Rows of a dot-product base keep their relative lengths, brought below 1 by a power of two.
                 let unit = 2f64.powi(-y.host.exponent);
                 let scale = |&norm: &f64| match metric {
@@ -286,16 +312,16 @@ impl Engine {
                 let request = NearestRequest {
                     k,
                     metric,
-                    queries: x.host.rows,
-                    base: y.host.rows,
+                    queries: Rows::new(&x.host.values, dim),
+                    base,
                     query_norms: &x.host.norms,
                     base_norms: &y.host.norms,
                     query_scales: &scales,
                     floors: &floors,
-                    first_base_row: tile.y.start as u32,
+                    first_base_row: base_rows.start as u32,
                     exclude: exclude.map(|e| SelfExclusion {
                         queries: &e.queries[tile.x.clone()],
-                        base: &e.base[tile.y.clone()],
+                        base: &e.base[base_rows],
                     }),
                     screen_error,
                 };

@@ -1,10 +1,14 @@
 //! `pair_histogram`: the distribution of all pairwise cosines.
 
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use super::fixed::FixedSum;
 use super::fold::Feed;
 use super::tiles::{Operation, Shape, TilePlan};
 use super::{Backend, Engine, Metric, score};
-use crate::embeddings::Rows;
+use crate::embeddings::{RowStream, Rows};
 use crate::error::Result;
 
 /// Bins of every cosine histogram: uniform over [-1, 1], bin i = [-1 + i/2048, -1 + (i+1)/2048), with
@@ -78,36 +82,84 @@ impl Engine {
     /// # Panics
     /// If the dimensions differ.
     pub fn pair_histogram(&self, x: Rows<'_>, y: Option<Rows<'_>>) -> Result<PairHistogram> {
-        let (dim, other) = (x.dim(), y.unwrap_or(x));
-        assert_eq!(dim, other.dim());
+        match y {
+            Some(y) => self.pair_histogram_with(x, y),
+            None => {
+                let rows = |range| Ok(Cow::Borrowed(x.slice(range).values()));
+                self.histogram(x, x.len(), Shape::Triangle, &rows)
+            }
+        }
+    }
+
+    /// Cosines of every row of `x` with every row of `y`, which may be a stream: it is read once, and of
+    /// its values no more than the blocks at work are held. The result is that of
+    /// [`Self::pair_histogram`] for the same rows.
+    ///
+    /// # Errors
+    /// The device fails, or `y` cannot be read.
+    ///
+    /// # Panics
+    /// If the dimensions differ.
+    pub fn pair_histogram_with<'a>(
+        &self,
+        x: Rows<'_>,
+        y: impl RowStream<'a>,
+    ) -> Result<PairHistogram> {
+        assert_eq!(x.dim(), y.dim());
+        let most_rows = y.most_rows();
+        let y = Mutex::new(y);
+        // Blocks are asked for in order, each once: the stream stands where the range begins.
+        let rows = |range: Range<usize>| {
+            y.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next_rows(range.len())
+        };
+        self.histogram(x, most_rows, Shape::Rectangle, &rows)
+    }
+
+    /// Cosines of the pairs of `shape` of `x` with the rows that `y` gives for a range, at most `y_rows`.
+    fn histogram<'a>(
+        &self,
+        x: Rows<'_>,
+        y_rows: usize,
+        shape: Shape,
+        y: &(dyn Fn(Range<usize>) -> Result<Cow<'a, [f32]>> + Sync),
+    ) -> Result<PairHistogram> {
+        let dim = x.dim();
         let operation = Operation::PairHistogram;
-        let step = self.backend.block_rows(operation, dim, self.memory);
+        let step = self.block_rows(operation, dim);
         let plan = TilePlan {
             x_rows: x.len(),
-            y_rows: other.len(),
+            y_rows,
             x_step: step,
             y_step: step,
-            shape: if y.is_some() {
-                Shape::Rectangle
-            } else {
-                Shape::Triangle
-            },
+            shape,
         };
-        let unit = |rows: Rows<'_>| Ok((score::prepare(Metric::Cosine, rows, 0), ()));
+        // The host keeps how many rows came: at the end of a stream perhaps none.
+        let unit = |rows: Rows<'_>| {
+            let norms = score::norms(rows);
+            let unit = score::prepare(Metric::Cosine, rows, &norms, 0);
+            Ok((unit, rows.len()))
+        };
         let x_feed = Feed {
             dim,
             rows: &|range| unit(x.slice(range)),
         };
         let y_feed = Feed {
             dim,
-            rows: &|range| unit(other.slice(range)),
+            rows: &|range| unit(Rows::new(&y(range)?, dim)),
         };
         let mut histogram = PairHistogram::default();
         self.fold(
             operation,
             &plan,
             (x_feed, y_feed),
-            |backend, x, y, tile| backend.pair_histogram(&x.block, &y.block, tile.diagonal),
+            |backend, x, y, tile| {
+                if *y.host == 0 {
+                    return Ok(PairHistogram::default());
+                }
+                backend.pair_histogram(&x.block, &y.block, tile.diagonal)
+            },
             |_, part| histogram.merge(&part),
         )?;
         Ok(histogram)

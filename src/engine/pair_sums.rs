@@ -248,9 +248,7 @@ impl Engine {
             }
         ];
         let side = layout.side;
-        let step = self
-            .backend
-            .block_rows(Operation::PairSums, dim, self.memory);
+        let step = self.block_rows(Operation::PairSums, dim);
         let positions = layout.order.len();
         let plan = TilePlan {
             x_rows: positions,

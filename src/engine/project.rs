@@ -20,9 +20,7 @@ impl Engine {
         let plan = TilePlan {
             x_rows: x.len(),
             y_rows: w.len(),
-            x_step: self
-                .backend
-                .block_rows(Operation::Project, x.dim(), self.memory),
+            x_step: self.block_rows(Operation::Project, x.dim()),
             y_step: w.len().max(1),
             shape: Shape::Rectangle,
         };

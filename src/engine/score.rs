@@ -1,5 +1,7 @@
 //! Canonical scores and top-k lists: what every ranking in the program is made of.
 
+use rayon::prelude::*;
+
 use super::Metric;
 use crate::embeddings::Rows;
 
@@ -109,18 +111,28 @@ impl TopK {
     }
 }
 
-/// Rows prepared for screening: unit rows for [`Metric::Cosine`], rows × 2^`exponent` for
+/// ‖x‖ of every row.
+pub fn norms(rows: Rows<'_>) -> Vec<f64> {
+    rows.values().par_chunks(rows.dim()).map(norm).collect()
+}
+
+/// Rows of known norms prepared for screening: unit rows for [`Metric::Cosine`], rows × 2^`exponent` for
 /// [`Metric::Dot`]. Computed in f64, rounded to f32.
-pub fn prepare(metric: Metric, rows: Rows<'_>, exponent: i32) -> Vec<f32> {
+pub fn prepare(metric: Metric, rows: Rows<'_>, norms: &[f64], exponent: i32) -> Vec<f32> {
     match metric {
         Metric::Dot => scale_rows(rows, exponent),
         Metric::Cosine => {
-            let mut unit = Vec::with_capacity(rows.values().len());
-            for row in rows.iter() {
-                // A row takes d multiplications rather than divisions: 2⁻⁵³ off, 2⁻²⁴ after rounding.
-                let inverse = 1.0 / norm(row);
-                unit.extend(row.iter().map(|&v| (f64::from(v) * inverse) as f32));
-            }
+            let mut unit = vec![0.0f32; rows.values().len()];
+            unit.par_chunks_mut(rows.dim())
+                .zip(rows.values().par_chunks(rows.dim()))
+                .zip(norms)
+                .for_each(|((unit, row), norm)| {
+                    // d multiplications rather than divisions: 2⁻⁵³ off, 2⁻²⁴ after rounding.
+                    let inverse = 1.0 / norm;
+                    for (to, &v) in unit.iter_mut().zip(row) {
+                        *to = (f64::from(v) * inverse) as f32;
+                    }
+                });
             unit
         }
     }
@@ -130,7 +142,7 @@ pub fn prepare(metric: Metric, rows: Rows<'_>, exponent: i32) -> Vec<f32> {
 pub fn scale_rows(rows: Rows<'_>, exponent: i32) -> Vec<f32> {
     let factor = 2f64.powi(exponent);
     rows.values()
-        .iter()
+        .par_iter()
         .map(|&v| (f64::from(v) * factor) as f32)
         .collect()
 }
@@ -232,11 +244,11 @@ mod tests {
         for scale in [1e-42f32, 1e-30, 1.0, 1e30, 1e38] {
             let values: Vec<f32> = [0.6f32, -0.8, 1.0, 2.0].map(|v| v * scale).into();
             let rows = Rows::new(&values, 2);
-            for row in Rows::new(&prepare(Metric::Cosine, rows, 0), 2).iter() {
+            for row in Rows::new(&prepare(Metric::Cosine, rows, &norms(rows), 0), 2).iter() {
                 assert!((norm(row) - 1.0).abs() < 1e-7, "{row:?}");
             }
             let exponent = unit_exponent(rows.iter().map(norm).fold(0.0, f64::max));
-            let scaled = prepare(Metric::Dot, rows, exponent);
+            let scaled = prepare(Metric::Dot, rows, &norms(rows), exponent);
             let longest = Rows::new(&scaled, 2).iter().map(norm).fold(0.0, f64::max);
             assert!(longest > 0.5 && longest <= 1.0, "{longest}");
         }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::moments::UnitMoments;
-use crate::embeddings::Rows;
+use crate::embeddings::{RowStream, Rows};
 use crate::engine::{COSINE_BINS, Engine, Metric, PairHistogram, score};
 use crate::error::{Error, Result};
 use crate::stats::distribution::{self, Histogram, MeanStd, Quantiles};
@@ -83,7 +83,24 @@ pub fn between(
     x_unit: &UnitMoments,
     y_unit: &UnitMoments,
 ) -> Result<CosineDistribution> {
-    let histogram = engine.pair_histogram(x, Some(y))?;
+    between_stream(engine, x, y, x_unit, y_unit)
+}
+
+/// [`between`] where `y` is not held.
+///
+/// # Errors
+/// The device fails, its cosines contradict the moments, or `y` cannot be read.
+///
+/// # Panics
+/// If the dimensions differ.
+pub fn between_stream<'a>(
+    engine: &Engine,
+    x: Rows<'_>,
+    y: impl RowStream<'a>,
+    x_unit: &UnitMoments,
+    y_unit: &UnitMoments,
+) -> Result<CosineDistribution> {
+    let histogram = engine.pair_histogram_with(x, y)?;
     let (x_mean, y_mean) = (&x_unit.0.mean, &y_unit.0.mean);
     let moments = x_unit.0.second_moment().zip(y_unit.0.second_moment());
     let expected = moments.map(|(x_moment, y_moment)| Expected {

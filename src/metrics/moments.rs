@@ -3,12 +3,10 @@
 //! [`Moments`] is what one pass over the rows leaves behind; Fréchet distance, spectra and alignment are
 //! computed from it. The rest of the file compares two sets by mean and by norm.
 
-use std::ops::Range;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::embeddings::{Ids, Rows};
+use crate::embeddings::{Ids, RowStream, Rows};
 use crate::engine::{Engine, score};
 use crate::error::Result;
 use crate::stats::distribution::{self, Quantiles};
@@ -59,21 +57,31 @@ impl Moments {
     /// # Errors
     /// The device fails.
     pub fn of(engine: &Engine, rows: Rows<'_>) -> Result<Self> {
-        Self::accumulate(engine, &Deviations::new(rows, Scale::AsStored))
+        Self::accumulate(engine, rows, Scale::AsStored)
     }
 
-    fn accumulate(engine: &Engine, deviations: &Deviations<'_>) -> Result<Self> {
+    fn accumulate(engine: &Engine, rows: Rows<'_>, scale: Scale) -> Result<Self> {
+        let centre = Centre::of(rows, scale);
+        let mut sums = CrossSums::new(rows.dim(), rows.dim());
+        for start in (0..rows.len()).step_by(CHUNK) {
+            let range = start..(start + CHUNK).min(rows.len());
+            sums.add_own(engine, &centre.deviations(rows.slice(range)))?;
+        }
+        Ok(Self::from_sums(centre, sums))
+    }
+
+    fn from_sums(centre: Centre, sums: CrossSums) -> Self {
         let CrossMoments {
             rows,
             scatter,
             fourth,
-        } = CrossMoments::accumulate(engine, deviations, deviations)?;
-        Ok(Self {
+        } = sums.finish(centre.unit * centre.unit);
+        Self {
             rows,
-            mean: deviations.mean.clone(),
+            mean: centre.mean,
             scatter,
             fourth,
-        })
+        }
     }
 
     /// Dimension, d.
@@ -124,7 +132,30 @@ impl UnitMoments {
     /// # Errors
     /// The device fails.
     pub fn of(engine: &Engine, rows: Rows<'_>) -> Result<Self> {
-        Moments::accumulate(engine, &Deviations::new(rows, Scale::Unit)).map(Self)
+        Moments::accumulate(engine, rows, Scale::Unit).map(Self)
+    }
+
+    /// [`Self::of`] rows that are not held: `read` starts them from the first one, twice.
+    ///
+    /// # Errors
+    /// The device fails, or the rows cannot be read.
+    pub fn of_stream<'a, S: RowStream<'a>>(
+        engine: &Engine,
+        mut read: impl FnMut() -> Result<S>,
+    ) -> Result<Self> {
+        let mut stream = read()?;
+        let dim = stream.dim();
+        let mut centre = CentreSums::new(dim, Scale::Unit);
+        each_chunk(&mut stream, |rows| {
+            centre.add(rows);
+            Ok(())
+        })?;
+        let centre = centre.finish();
+        let mut sums = CrossSums::new(dim, dim);
+        each_chunk(&mut read()?, |rows| {
+            sums.add_own(engine, &centre.deviations(rows))
+        })?;
+        Ok(Self(Moments::from_sums(centre, sums)))
     }
 }
 
@@ -138,45 +169,16 @@ impl CrossMoments {
     /// If the numbers of rows differ.
     pub fn of(engine: &Engine, x: Rows<'_>, y: Rows<'_>) -> Result<Self> {
         assert_eq!(x.len(), y.len(), "rows belong together by position");
-        let [x, y] = [x, y].map(|rows| Deviations::new(rows, Scale::AsStored));
-        Self::accumulate(engine, &x, &y)
-    }
-
-    fn accumulate(engine: &Engine, x: &Deviations<'_>, y: &Deviations<'_>) -> Result<Self> {
-        let (n, d, d2) = (x.rows.len(), x.rows.dim(), y.rows.dim());
-        let same = std::ptr::eq(x, y);
-        let mut scatter = Matrix::zeros(d, d2);
-        let (mut x_sums, mut y_sums) = (vec![0.0; d], vec![0.0; d2]);
-        let mut fourth = 0.0;
-        for start in (0..n).step_by(CHUNK) {
-            let range = start..(start + CHUNK).min(n);
-            let x_values = x.values(range.clone());
-            let y_values = if same { None } else { Some(y.values(range)) };
-            let x_rows = Rows::new(&x_values, d);
-            let y_rows = Rows::new(y_values.as_deref().unwrap_or(&x_values), d2);
-            let gram = engine.gram(x_rows, y_rows)?;
-            let add = |into: &mut [f64], part: &[f64]| {
-                into.iter_mut()
-                    .zip(part)
-                    .for_each(|(sum, part)| *sum += part);
-            };
-            add(scatter.values_mut(), &gram.products);
-            add(&mut x_sums, &gram.x_sums);
-            add(&mut y_sums, &gram.y_sums);
-            for (a, b) in x_rows.iter().zip(y_rows.iter()) {
-                fourth += score::dot(a, a) * score::dot(b, b);
-            }
+        let [x_centre, y_centre] = [x, y].map(|rows| Centre::of(rows, Scale::AsStored));
+        let mut sums = CrossSums::new(x.dim(), y.dim());
+        for start in (0..x.len()).step_by(CHUNK) {
+            let range = start..(start + CHUNK).min(x.len());
+            let x_values = x_centre.deviations(x.slice(range.clone()));
+            let y_values = y_centre.deviations(y.slice(range));
+            let (x, y) = (Rows::new(&x_values, x.dim()), Rows::new(&y_values, y.dim()));
+            sums.add(engine, x, y)?;
         }
-        // Rounding the deviations to f32 leaves a mean that is not quite 0.
-        if n > 0 {
-            scatter.add_outer(-1.0 / n as f64, &x_sums, &y_sums);
-        }
-        let unscale = 1.0 / (x.unit * y.unit);
-        Ok(Self {
-            rows: n,
-            scatter: scatter.scaled(unscale),
-            fourth: fourth * unscale * unscale,
-        })
+        Ok(sums.finish(x_centre.unit * y_centre.unit))
     }
 
     /// HSIC₁, the unbiased estimate of ‖cross-covariance‖²_F: the U-statistic of Song et al. (2012) with
@@ -201,6 +203,79 @@ fn hsic(rows: usize, scatter: &Matrix, fourth: f64, traces: [f64; 2]) -> Option<
     Some(sum / (n * (n - 3.0)))
 }
 
+/// Sums over pairs of deviations, chunk by chunk.
+struct CrossSums {
+    rows: usize,
+    scatter: Matrix,
+    x_sums: Vec<f64>,
+    y_sums: Vec<f64>,
+    fourth: f64,
+}
+
+impl CrossSums {
+    fn new(d: usize, d2: usize) -> Self {
+        Self {
+            rows: 0,
+            scatter: Matrix::zeros(d, d2),
+            x_sums: vec![0.0; d],
+            y_sums: vec![0.0; d2],
+            fourth: 0.0,
+        }
+    }
+
+    fn add(&mut self, engine: &Engine, x: Rows<'_>, y: Rows<'_>) -> Result<()> {
+        let gram = engine.gram(x, y)?;
+        let add = |into: &mut [f64], part: &[f64]| {
+            into.iter_mut()
+                .zip(part)
+                .for_each(|(sum, part)| *sum += part);
+        };
+        add(self.scatter.values_mut(), &gram.products);
+        add(&mut self.x_sums, &gram.x_sums);
+        add(&mut self.y_sums, &gram.y_sums);
+        for (a, b) in x.iter().zip(y.iter()) {
+            self.fourth += score::dot(a, a) * score::dot(b, b);
+        }
+        self.rows += x.len();
+        Ok(())
+    }
+
+    /// Deviations with themselves.
+    fn add_own(&mut self, engine: &Engine, values: &[f32]) -> Result<()> {
+        let rows = Rows::new(values, self.x_sums.len());
+        self.add(engine, rows, rows)
+    }
+
+    /// The moments, where deviations were scaled by factors whose product is `unit`.
+    fn finish(mut self, unit: f64) -> CrossMoments {
+        // Rounding the deviations to f32 leaves a mean that is not quite 0.
+        if self.rows > 0 {
+            let n = self.rows as f64;
+            self.scatter.add_outer(-1.0 / n, &self.x_sums, &self.y_sums);
+        }
+        let unscale = 1.0 / unit;
+        CrossMoments {
+            rows: self.rows,
+            scatter: self.scatter.scaled(unscale),
+            fourth: self.fourth * unscale * unscale,
+        }
+    }
+}
+
+/// Hands the rows of a stream out in chunks.
+fn each_chunk<'a>(
+    stream: &mut impl RowStream<'a>,
+    mut take: impl FnMut(Rows<'_>) -> Result<()>,
+) -> Result<()> {
+    loop {
+        let values = stream.next_rows(CHUNK)?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        take(Rows::new(&values, stream.dim()))?;
+    }
+}
+
 /// How rows enter the moments.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Scale {
@@ -208,48 +283,23 @@ enum Scale {
     Unit,
 }
 
-/// Rows less their mean, made chunk by chunk.
-struct Deviations<'a> {
-    rows: Rows<'a>,
+/// What rows are measured from.
+struct Centre {
     scale: Scale,
     mean: Vec<f64>,
     /// A power of two that brings deviations to lengths of at most 2, so that none overflows f32.
     unit: f64,
 }
 
-impl<'a> Deviations<'a> {
-    fn new(rows: Rows<'a>, scale: Scale) -> Self {
-        let mut mean = vec![0.0; rows.dim()];
-        // Rounding must not give a constant dimension a variance: its mean is its value.
-        let mut constant: Vec<Option<f64>> = vec![None; rows.dim()];
-        let mut longest = 0.0f64;
-        for (i, row) in rows.iter().enumerate() {
-            let factor = scale.factor(row);
-            longest = longest.max(score::norm(row) * factor);
-            for ((sum, same), &value) in mean.iter_mut().zip(&mut constant).zip(row) {
-                let value = f64::from(value) * factor;
-                *sum += value;
-                if i == 0 {
-                    *same = Some(value);
-                } else {
-                    *same = same.filter(|&first| first == value);
-                }
-            }
-        }
-        let n = rows.len().max(1) as f64;
-        for (sum, same) in mean.iter_mut().zip(constant) {
-            *sum = same.unwrap_or(*sum / n);
-        }
-        Self {
-            rows,
-            scale,
-            mean,
-            unit: score::unit_scale(longest),
-        }
+impl Centre {
+    fn of(rows: Rows<'_>, scale: Scale) -> Self {
+        let mut sums = CentreSums::new(rows.dim(), scale);
+        sums.add(rows);
+        sums.finish()
     }
 
-    fn values(&self, range: Range<usize>) -> Vec<f32> {
-        let rows = self.rows.slice(range);
+    /// Rows less the mean.
+    fn deviations(&self, rows: Rows<'_>) -> Vec<f32> {
         let mut values = Vec::with_capacity(rows.values().len());
         for row in rows.iter() {
             let factor = self.scale.factor(row);
@@ -258,6 +308,55 @@ impl<'a> Deviations<'a> {
             values.extend(pairs.map(|pair| (deviation(pair) * self.unit) as f32));
         }
         values
+    }
+}
+
+/// A [`Centre`] in the making, rows in order.
+struct CentreSums {
+    scale: Scale,
+    rows: usize,
+    sums: Vec<f64>,
+    /// Rounding must not give a constant dimension a variance: its mean is its value.
+    constant: Vec<Option<f64>>,
+    longest: f64,
+}
+
+impl CentreSums {
+    fn new(dim: usize, scale: Scale) -> Self {
+        Self {
+            scale,
+            rows: 0,
+            sums: vec![0.0; dim],
+            constant: vec![None; dim],
+            longest: 0.0,
+        }
+    }
+
+    fn add(&mut self, rows: Rows<'_>) {
+        for row in rows.iter() {
+            let factor = self.scale.factor(row);
+            self.longest = self.longest.max(score::norm(row) * factor);
+            for ((sum, same), &value) in self.sums.iter_mut().zip(&mut self.constant).zip(row) {
+                let value = f64::from(value) * factor;
+                *sum += value;
+                if self.rows == 0 {
+                    *same = Some(value);
+                } else {
+                    *same = same.filter(|&first| first == value);
+                }
+            }
+            self.rows += 1;
+        }
+    }
+
+    fn finish(self) -> Centre {
+        let n = self.rows.max(1) as f64;
+        let mean = self.sums.iter().zip(&self.constant);
+        Centre {
+            scale: self.scale,
+            mean: mean.map(|(sum, same)| same.unwrap_or(sum / n)).collect(),
+            unit: score::unit_scale(self.longest),
+        }
     }
 }
 

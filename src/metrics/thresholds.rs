@@ -137,7 +137,8 @@ pub fn thresholds(
 /// Cosines of the first queries of `order` with every other row of it, query by query.
 fn cosines(engine: &Engine, rows: Rows<'_>, order: &[usize]) -> Result<Vec<f32>> {
     let gathered: Vec<f32> = order.iter().flat_map(|&i| rows.row(i)).copied().collect();
-    let unit = score::prepare(Metric::Cosine, Rows::new(&gathered, rows.dim()), 0);
+    let gathered = Rows::new(&gathered, rows.dim());
+    let unit = score::prepare(Metric::Cosine, gathered, &score::norms(gathered), 0);
     let unit = Rows::new(&unit, rows.dim());
     let queries = QUERIES.min(order.len());
     let products = engine.project(unit, unit.slice(0..queries))?;

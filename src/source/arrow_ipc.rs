@@ -1,16 +1,19 @@
 //! Arrow IPC: the file and the stream format.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
+use arrow::ipc::{root_as_footer, root_as_message};
 
 use super::columns::{self, Selection};
-use super::{BLOCK_BYTES, Request, Source, SourceInfo, damaged, guarded, open_file};
+use super::{
+    BLOCK_BYTES, Request, Source, SourceInfo, damaged, guarded, length, open_file, unreadable,
+};
 use crate::embeddings::RowBlock;
 use crate::error::{Error, Result};
 
@@ -58,6 +61,93 @@ impl Batches {
     }
 }
 
+/// What precedes a message's metadata: a mark, which old writers left out, and the metadata's length.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// Rows of all batches, from the batches' headers: their values are passed over, not read.
+fn count_rows(path: &Path, is_file: bool) -> Result<u64> {
+    let mut file = open_file(path)?;
+    let size = length(&mut file, path)?;
+    let mut file = BufReader::new(file);
+    let broken = |fact: &dyn std::fmt::Display| damaged(path, FORMAT, fact);
+    let mut total = 0u64;
+    if is_file {
+        for at in batch_offsets(path, &mut file, size)? {
+            file.seek(SeekFrom::Start(at))
+                .map_err(|e| unreadable(path, &e))?;
+            let (rows, _) = message(path, &mut file, size)?
+                .ok_or_else(|| broken(&"an end of stream where a batch is promised"))?;
+            total = total.saturating_add(rows);
+        }
+    } else {
+        while let Some((rows, body)) = message(path, &mut file, size)? {
+            total = total.saturating_add(rows);
+            // A body that ends beyond the file is found when it is read.
+            file.seek_relative(body).map_err(|e| unreadable(path, &e))?;
+        }
+    }
+    Ok(total)
+}
+
+/// Where the batches of a file begin, from its footer.
+fn batch_offsets(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result<Vec<u64>> {
+    let broken = |fact: &dyn std::fmt::Display| damaged(path, FORMAT, fact);
+    // The footer, its length and the closing mark.
+    let mut end = [0u8; 10];
+    file.seek(SeekFrom::End(-(end.len() as i64)))
+        .and_then(|_| file.read_exact(&mut end))
+        .map_err(|e| broken(&e))?;
+    let text = u64::from(u32::from_le_bytes([end[0], end[1], end[2], end[3]]));
+    if text + end.len() as u64 > size {
+        return Err(broken(&format!(
+            "a footer of {text} bytes in a file of {size}"
+        )));
+    }
+    let mut footer = vec![0u8; text as usize];
+    file.seek(SeekFrom::Start(size - end.len() as u64 - text))
+        .and_then(|_| file.read_exact(&mut footer))
+        .map_err(|e| broken(&e))?;
+    guarded(path, FORMAT, || {
+        let footer = root_as_footer(&footer).map_err(|e| broken(&e))?;
+        let blocks = footer.recordBatches();
+        Ok(blocks
+            .iter()
+            .flatten()
+            .map(|block| block.offset().max(0) as u64)
+            .collect())
+    })
+}
+
+/// Rows of the next message (0 unless it is a batch) and the bytes of its body; `None` at the end.
+fn message(path: &Path, file: &mut impl Read, size: u64) -> Result<Option<(u64, i64)>> {
+    let broken = |fact: &dyn std::fmt::Display| damaged(path, FORMAT, fact);
+    let mut word = [0u8; 4];
+    match file.read_exact(&mut word) {
+        // A stream may end without saying so.
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        read => read.map_err(|e| unreadable(path, &e))?,
+    }
+    if word == CONTINUATION {
+        file.read_exact(&mut word).map_err(|e| broken(&e))?;
+    }
+    let text = u64::from(u32::from_le_bytes(word));
+    if text == 0 {
+        return Ok(None);
+    }
+    if text > size {
+        return Err(broken(&format!(
+            "a header of {text} bytes in a file of {size}"
+        )));
+    }
+    let mut header = vec![0u8; text as usize];
+    file.read_exact(&mut header).map_err(|e| broken(&e))?;
+    guarded(path, FORMAT, || {
+        let message = root_as_message(&header).map_err(|e| broken(&e))?;
+        let rows = message.header_as_record_batch().map_or(0, |b| b.length());
+        Ok(Some((rows.max(0) as u64, message.bodyLength().max(0))))
+    })
+}
+
 pub(super) fn open(request: &Request<'_>, is_file: bool) -> Result<Source> {
     let first = Batches::open(&request.files[0], is_file)?;
     let selection = Selection::new(&first.schema, &first.path, request)?;
@@ -65,12 +155,16 @@ pub(super) fn open(request: &Request<'_>, is_file: bool) -> Result<Source> {
         Some(dim) => dim,
         None => first_length(&request.files[0], is_file, &selection)?,
     };
+    let mut rows = 0u64;
+    for path in request.files {
+        rows = rows.saturating_add(count_rows(path, is_file)?);
+    }
     let info = SourceInfo {
         name: request.name.to_owned(),
         format: "arrow ipc".to_owned(),
         files: request.files.len(),
         bytes: request.bytes,
-        rows: None,
+        rows: Some(rows),
         dim,
         dtype: selection.dtype,
         vector_column: selection.vector.clone(),

@@ -5,6 +5,7 @@
 //! intrinsics. Rust neither reorders nor fuses floating-point operations on its own, so two sets that
 //! both fuse where the code says `mul_add` give the same bits.
 
+use super::codes::{BaseLane, CodeTile, GROUP, QueryLane, plain_products};
 use super::panels::{LANES, Lane};
 use super::product::Tile;
 use crate::error::{Error, Result};
@@ -21,7 +22,11 @@ pub(super) struct Kernel(Set);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Set {
     #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx2,
     Portable,
@@ -31,7 +36,11 @@ impl Set {
     fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -64,6 +73,16 @@ pub(super) trait Isa: Copy {
         row: usize,
         column: usize,
     );
+
+    /// Products of the codes of a group of queries with those of a panel of base rows, from `offsets` on.
+    /// Exact.
+    fn code_products(
+        self,
+        queries: &[QueryLane],
+        panel: &[BaseLane],
+        offsets: &[i32; GROUP],
+        tile: &mut CodeTile,
+    );
 }
 
 impl Kernel {
@@ -73,10 +92,19 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         {
             // The dispatch enables no other features, so these checks are what it needs.
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+            let avx512 =
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
+            if avx512 && is_x86_feature_detected!("avx512vnni") {
+                kernels.push(Self(Set::Avx512Vnni));
+            }
+            if avx512 {
                 kernels.push(Self(Set::Avx512));
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if avx2 && is_x86_feature_detected!("avxvnni") {
+                kernels.push(Self(Set::AvxVnni));
+            }
+            if avx2 {
                 kernels.push(Self(Set::Avx2));
             }
         }
@@ -111,7 +139,18 @@ impl Kernel {
             })
     }
 
-    /// `avx512`, `avx2` or `portable`.
+    /// Whether it multiplies codes much faster than values.
+    pub(super) fn has_code_products(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni | Set::AvxVnni => true,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 | Set::Avx2 => false,
+            Set::Portable => false,
+        }
+    }
+
+    /// `avx512vnni`, `avx512`, `avxvnni`, `avx2` or `portable`.
     pub(super) fn name(self) -> &'static str {
         self.0.name()
     }
@@ -119,6 +158,25 @@ impl Kernel {
     /// Runs `job` compiled for this instruction set.
     pub(super) fn run<J: Job>(self, job: J) -> J::Output {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => {
+                #[target_feature(enable = "avx512f,avx512dq,avx512vnni,avx2,fma")]
+                fn run<J: Job>(job: J) -> J::Output {
+                    job.run(x86::Avx512Vnni(()))
+                }
+                // SAFETY: this variant is only made where the CPU has avx512f, avx512dq and avx512vnni;
+                // no CPU has those without avx2 and fma.
+                unsafe { run(job) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Set::AvxVnni => {
+                #[target_feature(enable = "avxvnni,avx2,fma")]
+                fn run<J: Job>(job: J) -> J::Output {
+                    job.run(x86::AvxVnni(()))
+                }
+                // SAFETY: this variant is only made where the CPU has avxvnni, avx2 and fma.
+                unsafe { run(job) }
+            }
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => {
                 #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
@@ -201,14 +259,26 @@ impl Isa for Portable {
             }
         }
     }
+
+    #[inline(always)]
+    fn code_products(
+        self,
+        queries: &[QueryLane],
+        panel: &[BaseLane],
+        offsets: &[i32; GROUP],
+        tile: &mut CodeTile,
+    ) {
+        plain_products(queries, panel, offsets, tile);
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
+    use super::super::codes::PANEL;
     use super::super::product::SIDE;
-    use super::{Isa, LANES, Lane, Tile};
+    use super::{BaseLane, CodeTile, GROUP, Isa, LANES, Lane, QueryLane, Tile, plain_products};
 
     /// Made only inside code compiled for AVX-512.
     #[derive(Clone, Copy)]
@@ -285,6 +355,17 @@ mod x86 {
                 }
             }
         }
+
+        #[inline(always)]
+        fn code_products(
+            self,
+            queries: &[QueryLane],
+            panel: &[BaseLane],
+            offsets: &[i32; GROUP],
+            tile: &mut CodeTile,
+        ) {
+            plain_products(queries, panel, offsets, tile);
+        }
     }
 
     /// Rows of A per pass: 8 × 2 accumulators hide the latency of two FMA units and leave registers
@@ -314,9 +395,9 @@ mod x86 {
                     }
                 }
             }
-            for (r, sums) in sums.into_iter().enumerate() {
-                for (p, sum) in sums.into_iter().enumerate() {
-                    _mm512_storeu_ps(to.add((first + r) * SIDE + p * LANES), sum);
+            for r in 0..AVX512_ROWS {
+                for p in 0..PANELS {
+                    _mm512_storeu_ps(to.add((first + r) * SIDE + p * LANES), sums[r][p]);
                 }
             }
         }
@@ -349,6 +430,17 @@ mod x86 {
                 }
             }
         }
+
+        #[inline(always)]
+        fn code_products(
+            self,
+            queries: &[QueryLane],
+            panel: &[BaseLane],
+            offsets: &[i32; GROUP],
+            tile: &mut CodeTile,
+        ) {
+            plain_products(queries, panel, offsets, tile);
+        }
     }
 
     /// Products of rows `first` … `first` + `ROWS` − 1 of A's panel with one panel of B.
@@ -374,9 +466,141 @@ mod x86 {
                     }
                 }
             }
-            for (r, sums) in sums.into_iter().enumerate() {
-                for (half, sum) in sums.into_iter().enumerate() {
-                    _mm256_storeu_ps(to.add((first + r) * SIDE + half * 8), sum);
+            for r in 0..ROWS {
+                for half in 0..2 {
+                    _mm256_storeu_ps(to.add((first + r) * SIDE + half * 8), sums[r][half]);
+                }
+            }
+        }
+    }
+
+    /// Made only inside code compiled for AVX-512 with VNNI.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512Vnni(pub(super) ());
+
+    /// Made only inside code compiled for AVX2, FMA and AVX-VNNI.
+    #[derive(Clone, Copy)]
+    pub(super) struct AvxVnni(pub(super) ());
+
+    /// Values as without VNNI, codes by its instructions.
+    macro_rules! with_vnni {
+        ($name:ident, $values:ident, $codes:ident) => {
+            impl Isa for $name {
+                #[inline(always)]
+                fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+                    a.mul_add(b, c)
+                }
+
+                #[inline(always)]
+                fn panel_product(
+                    self,
+                    a: &[Lane],
+                    b: &[Lane],
+                    dim: usize,
+                    tile: &mut Tile,
+                    row: usize,
+                    column: usize,
+                ) {
+                    $values(()).panel_product(a, b, dim, tile, row, column);
+                }
+
+                #[inline(always)]
+                fn code_products(
+                    self,
+                    queries: &[QueryLane],
+                    panel: &[BaseLane],
+                    offsets: &[i32; GROUP],
+                    tile: &mut CodeTile,
+                ) {
+                    assert_eq!(queries.len(), panel.len());
+                    // SAFETY: `self` exists only where the instructions do; both sides have the same
+                    // number of lanes.
+                    unsafe { $codes(queries, panel, offsets, tile) }
+                }
+            }
+        };
+    }
+
+    with_vnni!(Avx512Vnni, Avx512, avx512_vnni);
+    with_vnni!(AvxVnni, Avx2, avx_vnni);
+
+    /// # Safety
+    /// `queries` and `panel` have the same length.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    unsafe fn avx512_vnni(
+        queries: &[QueryLane],
+        panel: &[BaseLane],
+        offsets: &[i32; GROUP],
+        tile: &mut CodeTile,
+    ) {
+        const VECTORS: usize = PANEL / 16;
+        // Loops by index: an array that is moved as a whole goes through memory.
+        let mut sums = [[_mm512_setzero_si512(); VECTORS]; GROUP];
+        for i in 0..GROUP {
+            for v in 0..VECTORS {
+                sums[i][v] = _mm512_set1_epi32(offsets[i]);
+            }
+        }
+        for (query, base) in queries.iter().zip(panel) {
+            let base: *const i32 = base.0.as_ptr().cast();
+            // SAFETY: a lane of the base is four vectors of 64 bytes.
+            let base = unsafe {
+                [
+                    _mm512_loadu_epi32(base),
+                    _mm512_loadu_epi32(base.add(16)),
+                    _mm512_loadu_epi32(base.add(32)),
+                    _mm512_loadu_epi32(base.add(48)),
+                ]
+            };
+            for i in 0..GROUP {
+                let four = query.0[i].map(|code| code as u8);
+                let four = _mm512_set1_epi32(i32::from_ne_bytes(four));
+                for v in 0..VECTORS {
+                    sums[i][v] = _mm512_dpbusd_epi32(sums[i][v], base[v], four);
+                }
+            }
+        }
+        for i in 0..GROUP {
+            for v in 0..VECTORS {
+                // SAFETY: a row of the tile is four vectors of 64 bytes.
+                unsafe { _mm512_storeu_epi32(tile.0[i].as_mut_ptr().add(16 * v), sums[i][v]) };
+            }
+        }
+    }
+
+    /// # Safety
+    /// `queries` and `panel` have the same length.
+    #[target_feature(enable = "avx2,avxvnni")]
+    unsafe fn avx_vnni(
+        queries: &[QueryLane],
+        panel: &[BaseLane],
+        offsets: &[i32; GROUP],
+        tile: &mut CodeTile,
+    ) {
+        /// Rows of the base per pass: twelve sums and two vectors of codes in sixteen registers.
+        const ROWS: usize = 16;
+        for first in (0..PANEL).step_by(ROWS) {
+            let mut sums = [[_mm256_setzero_si256(); 2]; GROUP];
+            for i in 0..GROUP {
+                sums[i] = [_mm256_set1_epi32(offsets[i]); 2];
+            }
+            for (query, base) in queries.iter().zip(panel) {
+                let base: *const __m256i = base.0[first..].as_ptr().cast();
+                // SAFETY: sixteen rows of four bytes follow `first`.
+                let base = unsafe { [_mm256_loadu_si256(base), _mm256_loadu_si256(base.add(1))] };
+                for i in 0..GROUP {
+                    let four = query.0[i].map(|code| code as u8);
+                    let four = _mm256_set1_epi32(i32::from_ne_bytes(four));
+                    for half in 0..2 {
+                        sums[i][half] = _mm256_dpbusd_avx_epi32(sums[i][half], base[half], four);
+                    }
+                }
+            }
+            for i in 0..GROUP {
+                let to: *mut __m256i = tile.0[i][first..first + ROWS].as_mut_ptr().cast();
+                for half in 0..2 {
+                    // SAFETY: sixteen sums are two vectors of 32 bytes.
+                    unsafe { _mm256_storeu_si256(to.add(half), sums[i][half]) };
                 }
             }
         }

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use super::kernel::{Isa, Job, Kernel};
 use super::panels::{LANES, Panels};
 use super::product::{Band, Epilogue, SIDE, Tile, Walk, band_rows};
-use crate::engine::NearestRequest;
 use crate::engine::score::TopK;
+use crate::engine::{NearestRequest, interrupt};
 use crate::error::Result;
 
 /// Bytes of bin maxima over all threads. A thread takes at least 64 queries at a time, whatever they
@@ -35,6 +35,7 @@ pub(super) fn nearest(
         .par_chunks_mut(rows)
         .enumerate()
         .try_for_each(|(task, lists)| {
+            interrupt::check()?;
             let first = task * rows;
             let band = Band {
                 x: 0..base.rows(),

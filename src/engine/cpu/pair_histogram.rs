@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::kernel::{Isa, Kernel};
 use super::panels::{LANES, Panels};
 use super::product::{Epilogue, SIDE, Tile, Walk, bands, quarter_sum, tree_sum};
-use crate::engine::{COSINE_BINS, PairHistogram};
+use crate::engine::{COSINE_BINS, PairHistogram, interrupt};
 
 /// The distribution of the products of x's rows with y's rows, with `diagonal` of those with i < j.
 pub(super) fn pair_histogram(
@@ -19,6 +19,9 @@ pub(super) fn pair_histogram(
     bands(x.rows(), y.rows(), x.dim(), diagonal)
         .par_iter()
         .map(|band| {
+            if interrupt::requested() {
+                return PairHistogram::default();
+            }
             let epilogue = Bins::new(diagonal);
             let walk = Walk {
                 x,

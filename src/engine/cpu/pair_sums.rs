@@ -13,7 +13,7 @@ use super::exp::exp;
 use super::kernel::{Isa, Kernel};
 use super::panels::{LANES, Panels};
 use super::product::{Band, Epilogue, SIDE, Tile, UNWRITTEN, Walk, bands, quarter_sum, tree_sum};
-use crate::engine::{PADDING, SumsRequest, TileSums};
+use crate::engine::{PADDING, SumsRequest, TileSums, interrupt};
 
 /// Most kernels in a family: five RBF kernels and the energy kernel.
 const MOST_KERNELS: usize = 6;
@@ -34,6 +34,9 @@ pub(super) fn pair_sums(
         .into_par_iter()
         .map(|band| {
             let epilogue = BandSums::new(request, x_norms, y_norms, band.clone());
+            if interrupt::requested() {
+                return epilogue;
+            }
             kernel.run(Walk {
                 x,
                 y,

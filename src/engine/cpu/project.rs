@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::kernel::{Isa, Kernel};
 use super::panels::Panels;
 use super::product::{Band, Epilogue, Tile, UNWRITTEN, Walk, band_rows};
+use crate::engine::interrupt;
 
 /// X·Wᵀ, n × p row-major.
 pub(super) fn project(kernel: Kernel, x: &Panels, w: &Panels) -> Vec<f32> {
@@ -20,6 +21,9 @@ pub(super) fn project(kernel: Kernel, x: &Panels, w: &Panels) -> Vec<f32> {
         .par_chunks_mut(rows * columns)
         .enumerate()
         .for_each(|(task, to)| {
+            if interrupt::requested() {
+                return;
+            }
             let first = task * rows;
             let band = Band {
                 x: first..first + to.len() / columns,

@@ -67,6 +67,32 @@ pub fn adapter_index(choice: &DeviceChoice) -> Result<usize> {
     position(choice, &adapters())
 }
 
+/// The indices of every usable hardware adapter, or of every usable software one where there is no other.
+///
+/// # Errors
+/// There is none.
+pub fn all_adapters() -> Result<Vec<usize>> {
+    let usable: Vec<AdapterInfo> = adapters()
+        .into_iter()
+        .filter(|adapter| adapter.unusable.is_none())
+        .collect();
+    let of_kind = |software| -> Vec<usize> {
+        let of = usable.iter().filter(|a| a.device.software == software);
+        of.map(|adapter| adapter.index).collect()
+    };
+    let hardware = of_kind(false);
+    let all = if hardware.is_empty() {
+        of_kind(true)
+    } else {
+        hardware
+    };
+    if all.is_empty() {
+        // The reason why none is usable.
+        choose(&DeviceChoice::Gpu)?;
+    }
+    Ok(all)
+}
+
 /// The adapter that `choice` means.
 pub(super) fn choose(choice: &DeviceChoice) -> Result<wgpu::Adapter> {
     let mut adapters = all();
@@ -106,7 +132,7 @@ fn position(choice: &DeviceChoice, adapters: &[AdapterInfo]) -> Result<usize> {
             )
         }
         // The first that works, and should none work, the reason why the first does not.
-        DeviceChoice::Auto | DeviceChoice::Gpu | DeviceChoice::Cpu => (
+        DeviceChoice::Auto | DeviceChoice::Gpu | DeviceChoice::Cpu | DeviceChoice::All => (
             "an adapter".to_owned(),
             adapters
                 .iter()

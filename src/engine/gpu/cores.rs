@@ -232,7 +232,8 @@ fn known_answer(backend: &GpuBackend, core: Core) -> CoreReport {
     let unit = |rows: usize, stream: u64| {
         let mut random = Philox::new(20, stream);
         let values: Vec<f32> = (0..rows * DIM).map(|_| random.normal() as f32).collect();
-        score::prepare(crate::engine::Metric::Cosine, Rows::new(&values, DIM), 0)
+        let rows = Rows::new(&values, DIM);
+        score::prepare(crate::engine::Metric::Cosine, rows, &score::norms(rows), 0)
     };
     let (xs, ys) = (unit(X_ROWS, 0), unit(Y_ROWS, 1));
     let (x, y) = (Rows::new(&xs, DIM), Rows::new(&ys, DIM));

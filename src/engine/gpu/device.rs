@@ -7,10 +7,12 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::shaders::{Access, Shader};
+use crate::engine::interrupt;
 use crate::error::{Error, Result};
 
 /// Bits of a value that no kernel wrote: a NaN that no arithmetic makes.
@@ -25,14 +27,53 @@ const IN_FLIGHT: usize = 8;
 /// How long a submission may take. Even the slowest adapter needs seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The first failure that nobody waited for.
+/// What can go wrong.
+#[derive(Debug, Clone)]
+enum Fault {
+    Lost(String),
+    OutOfMemory(String),
+    Other(String),
+}
+
+impl Fault {
+    fn of(error: &wgpu::Error) -> Self {
+        let text = error.to_string();
+        // What fails because the device is gone is reported as a mistake of the caller's.
+        let lower = text.to_lowercase();
+        if matches!(error, wgpu::Error::OutOfMemory { .. }) {
+            Self::OutOfMemory(text)
+        } else if lower.contains("device is lost") || lower.contains("destroyed") {
+            Self::Lost(text)
+        } else {
+            Self::Other(text)
+        }
+    }
+}
+
+/// The first failure that nobody waited for. Out of memory is heard once, the rest for ever.
 #[derive(Clone, Default)]
-struct Faults(Arc<Mutex<Option<String>>>);
+struct Faults(Arc<Mutex<Option<Fault>>>);
 
 impl Faults {
-    fn note(&self, fault: String) {
+    fn note(&self, fault: Fault) {
         lock(&self.0).get_or_insert(fault);
     }
+
+    fn hear(&self) -> Option<Fault> {
+        let mut held = lock(&self.0);
+        match &*held {
+            Some(Fault::OutOfMemory(_)) => held.take(),
+            other => other.clone(),
+        }
+    }
+}
+
+/// What tests let go wrong.
+struct Trouble {
+    /// Submissions until the device is lost.
+    lost_after: AtomicU64,
+    /// The largest buffer that there is memory for.
+    largest_buffer: AtomicU64,
 }
 
 /// A poisoned lock guards data that is whole: every critical section here is one assignment.
@@ -54,6 +95,7 @@ pub(super) struct Device {
     queue: wgpu::Queue,
     limits: wgpu::Limits,
     faults: Faults,
+    trouble: Trouble,
     blank: Option<wgpu::Buffer>,
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
 }
@@ -63,7 +105,8 @@ impl Device {
     pub(super) fn open(adapter: &wgpu::Adapter, limits: wgpu::Limits) -> Result<Self> {
         let name = adapter.get_info().name;
         let cooperative = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        let features = adapter.features() & (wgpu::Features::SHADER_F16 | cooperative);
+        let features = adapter.features()
+            & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY | cooperative);
         let experimental_features = if features.contains(cooperative) {
             // SAFETY: what is experimental about cooperative matrices is that wrong use of them is not
             // always found. Only our own, tested shaders use them, and only after they gave known
@@ -83,11 +126,11 @@ impl Device {
         let faults = Faults::default();
         let heard = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            heard.note(error.to_string());
+            heard.note(Fault::of(&error));
         }));
         let heard = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
-            heard.note(format!("the device was lost ({reason:?}) {message}"));
+            heard.note(Fault::Lost(format!("lost ({reason:?}) {message}")));
         });
         let mut this = Self {
             limits: device.limits(),
@@ -95,6 +138,10 @@ impl Device {
             device,
             queue,
             faults,
+            trouble: Trouble {
+                lost_after: AtomicU64::new(u64::MAX),
+                largest_buffer: AtomicU64::new(u64::MAX),
+            },
             blank: None,
             in_flight: Mutex::default(),
         };
@@ -119,12 +166,33 @@ impl Device {
         Error::device(&self.name, fact)
     }
 
+    fn fault(&self, fault: Fault) -> Error {
+        match fault {
+            Fault::Lost(text) => Error::device_lost(&self.name, text),
+            Fault::OutOfMemory(text) => Error::out_of_memory(&self.name, text),
+            Fault::Other(text) => self.error(text),
+        }
+    }
+
+    fn lost(&self, fact: impl std::fmt::Display) -> Error {
+        self.fault(Fault::Lost(fact.to_string()))
+    }
+
     /// The failure that nobody has heard of yet.
     fn unheard(&self) -> Result<()> {
-        match lock(&self.faults.0).as_ref() {
-            Some(fault) => Err(self.error(fault)),
-            None => Ok(()),
-        }
+        self.faults
+            .hear()
+            .map_or(Ok(()), |fault| Err(self.fault(fault)))
+    }
+
+    /// Lets the device be lost after some submissions, or have no memory for large buffers.
+    pub(super) fn set_trouble(&self, lost_after: Option<u64>, largest_buffer: Option<u64>) {
+        let Trouble {
+            lost_after: after,
+            largest_buffer: largest,
+        } = &self.trouble;
+        after.store(lost_after.unwrap_or(u64::MAX), Ordering::Relaxed);
+        largest.store(largest_buffer.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Runs `call`, turning whatever wgpu finds wrong with it into an error.
@@ -143,7 +211,21 @@ impl Device {
             found = pollster::block_on(scope.pop()).or(found);
         }
         match found {
-            Some(error) => Err(self.error(error)),
+            Some(error) => {
+                // A device that is gone explains whatever else failed, and says so only after what is
+                // under way has ended.
+                let look = || {
+                    self.device.poll(wgpu::PollType::Wait {
+                        submission_index: None,
+                        timeout: Some(PATIENCE),
+                    })
+                };
+                if catch_unwind(AssertUnwindSafe(look)).is_err() {
+                    return Err(self.lost("lost"));
+                }
+                self.unheard()?;
+                Err(self.fault(Fault::of(&error)))
+            }
             None => self.unheard().map(|()| value),
         }
     }
@@ -221,6 +303,9 @@ impl Device {
     }
 
     fn buffer(&self, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        if bytes > self.trouble.largest_buffer.load(Ordering::Relaxed) {
+            return Err(self.fault(Fault::OutOfMemory("no memory, as a test wants it".into())));
+        }
         self.checked(|| {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: None,
@@ -297,6 +382,15 @@ impl Device {
 
     /// Submits what was recorded, waiting while too much is under way.
     fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
+        let lost =
+            self.trouble
+                .lost_after
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    (left != u64::MAX).then(|| left.saturating_sub(1))
+                });
+        if lost == Ok(0) {
+            self.device.destroy();
+        }
         let index = self.checked(|| self.queue.submit([encoder.finish()]))?;
         let oldest = {
             let mut in_flight = lock(&self.in_flight);
@@ -325,8 +419,9 @@ impl Device {
         let waited = self.checked(|| catch_unwind(AssertUnwindSafe(poll)))?;
         match waited {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.error(format!("a computation did not finish: {error}"))),
-            Err(_) => Err(self.error("the device was lost")),
+            // A device that does not answer is as good as gone.
+            Ok(Err(error)) => Err(self.lost(format!("a computation did not finish: {error}"))),
+            Err(_) => Err(self.lost("lost")),
         }
     }
 
@@ -339,6 +434,60 @@ impl Device {
         buffers: &[&wgpu::Buffer],
         grid: [u32; 2],
     ) -> Result<()> {
+        let encoder = self.recorded(pipeline, params, buffers, grid, None)?;
+        self.submit(encoder).map(drop)
+    }
+
+    /// The same, and waits for it: the seconds that the kernel took, by the device's time stamps where it
+    /// has them, else by the clock.
+    pub(super) fn run_timed<P: bytemuck::NoUninit>(
+        &self,
+        pipeline: &Pipeline,
+        params: &P,
+        buffers: &[&wgpu::Buffer],
+        grid: [u32; 2],
+    ) -> Result<f64> {
+        if !self
+            .device
+            .features()
+            .contains(wgpu::Features::TIMESTAMP_QUERY)
+        {
+            self.settle()?;
+            let start = Instant::now();
+            self.run(pipeline, params, buffers, grid)?;
+            self.settle()?;
+            return Ok(start.elapsed().as_secs_f64());
+        }
+        let stamps = self.checked(|| {
+            self.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            })
+        })?;
+        let resolved = self.buffer(
+            16,
+            wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+        )?;
+        let mut encoder = self.recorded(pipeline, params, buffers, grid, Some(&stamps))?;
+        encoder.resolve_query_set(&stamps, 0..2, &resolved, 0);
+        self.submit(encoder)?;
+        let stamps = self.read(&resolved)?.finish()?;
+        let stamps: &[u64] = stamps.as_slice(2);
+        let nanoseconds = f64::from(self.queue.get_timestamp_period());
+        Ok(stamps[1].saturating_sub(stamps[0]) as f64 * nanoseconds * 1e-9)
+    }
+
+    /// A kernel, recorded; with the time stamps before and after it.
+    fn recorded<P: bytemuck::NoUninit>(
+        &self,
+        pipeline: &Pipeline,
+        params: &P,
+        buffers: &[&wgpu::Buffer],
+        grid: [u32; 2],
+        stamps: Option<&wgpu::QuerySet>,
+    ) -> Result<wgpu::CommandEncoder> {
+        interrupt::check()?;
         let params = self.upload(bytemuck::bytes_of(params), wgpu::BufferUsages::UNIFORM)?;
         let entries: Vec<_> = (0u32..)
             .zip([&params].into_iter().chain(buffers.iter().copied()))
@@ -347,21 +496,27 @@ impl Device {
                 resource: buffer.as_entire_binding(),
             })
             .collect();
-        let encoder = self.checked(|| {
+        self.checked(|| {
             let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(pipeline.name),
                 layout: &pipeline.layout,
                 entries: &entries,
             });
             let mut encoder = self.device.create_command_encoder(&Default::default());
-            let mut pass = encoder.begin_compute_pass(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: stamps.map(|query_set| wgpu::ComputePassTimestampWrites {
+                    query_set,
+                    beginning_of_pass_write_index: Some(0),
+                    end_of_pass_write_index: Some(1),
+                }),
+            });
             pass.set_pipeline(&pipeline.pipeline);
             pass.set_bind_group(0, &group, &[]);
             pass.dispatch_workgroups(grid[0], grid[1], 1);
             drop(pass);
             encoder
-        })?;
-        self.submit(encoder).map(drop)
+        })
     }
 
     /// Begins to bring results back; the device may go on meanwhile.
@@ -439,9 +594,11 @@ impl Readback<'_> {
     pub(super) fn finish(self) -> Result<Results> {
         let device = self.device;
         device.wait(self.submission)?;
-        match self.mapped.try_recv() {
+        // The mapping is told to whoever polls, which may be another thread, a moment later.
+        match self.mapped.recv_timeout(PATIENCE) {
             Ok(Ok(())) => {}
-            _ => return Err(device.error("results could not be brought back")),
+            // Copies do not fail on a device that lives.
+            _ => return Err(device.lost("results could not be brought back")),
         }
         match device.checked(|| self.staging.get_mapped_range(..))? {
             Ok(view) => Ok(Results(view)),

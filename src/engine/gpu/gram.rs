@@ -13,10 +13,9 @@ use crate::error::Result;
 /// See [`crate::engine::Backend::gram`].
 pub(super) fn gram(backend: &GpuBackend, x: &GpuBlock, y: &GpuBlock) -> Result<Vec<f64>> {
     let operation = Operation::Gram;
-    let (device, core) = (&backend.device, x.core);
-    let pipeline = backend.pipeline(&GRAM, core)?;
-    let x_padded = x.slices() * core.slice();
-    let y_padded = y.slices() * core.slice();
+    let (device, kernel) = (&backend.device, (&GRAM, x.core));
+    let x_padded = x.slices() * x.core.slice();
+    let y_padded = y.slices() * y.core.slice();
     assert_eq!(x.rows, y.rows, "rows belong together by position");
     let mut all = Vec::with_capacity(x.dim * y.dim);
     let columns_of = |band: &Range<usize>| band.start * SIDE..(band.end * SIDE).min(x.dim);
@@ -25,7 +24,7 @@ pub(super) fn gram(backend: &GpuBackend, x: &GpuBlock, y: &GpuBlock) -> Result<V
         let products = device.output((columns_of(&band).len() * y.dim * 2) as u64)?;
         let tiles = (band.clone(), 0..y.dim.div_ceil(SIDE));
         let work = SIDE * SIDE * SIDE * x.tiles();
-        for piece in backend.pieces(core, tiles, 1, work, usize::MAX) {
+        for piece in backend.pieces(kernel, tiles, 1, work, usize::MAX) {
             let params = GramParams {
                 panels: x.tiles() as u32,
                 x_dim: x.dim as u32,
@@ -38,7 +37,7 @@ pub(super) fn gram(backend: &GpuBackend, x: &GpuBlock, y: &GpuBlock) -> Result<V
                 ..Zeroable::zeroed()
             };
             let buffers = [&x.packed, &y.packed, &products];
-            device.run(&pipeline, &params, &buffers, piece.grid())?;
+            backend.run(kernel, (&piece, work), &params, &buffers)?;
         }
         device.read(&products)
     };

@@ -1,12 +1,13 @@
 //! Measurements of an adapter, for benches and checks on real devices.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::GpuBackend;
 use super::cores::{self, CoreReport};
 use crate::engine::any::AnyBackend;
-use crate::engine::{DeviceChoice, Engine, Silent};
+use crate::engine::workers::Open;
+use crate::engine::{DeviceChoice, Engine, EngineConfig};
 use crate::error::Result;
 
 /// Every core that the adapter can run, held to known answers and raced, now and without any cache.
@@ -23,10 +24,7 @@ pub fn cores(choice: &DeviceChoice) -> Result<Vec<CoreReport>> {
 /// # Errors
 /// The adapter has no such core, or cannot be opened.
 pub fn engine(choice: &DeviceChoice, core: &str, memory: u64) -> Result<Engine> {
-    Ok(of_backend(
-        GpuBackend::on_core(choice, core, |_| ())?,
-        memory,
-    ))
+    troubled_engine(choice, core, memory, 1, Trouble::default())
 }
 
 /// The same on a device that binds at most `binding` bytes and takes at most `workgroups` workgroups along
@@ -40,21 +38,58 @@ pub fn limited_engine(
     memory: u64,
     [binding, workgroups]: [u32; 2],
 ) -> Result<Engine> {
-    let limit = |limits: &mut wgpu::Limits| {
-        limits.max_storage_buffer_binding_size = binding.into();
-        limits.max_compute_workgroups_per_dimension = workgroups;
-    };
-    Ok(of_backend(
-        GpuBackend::on_core(choice, core, limit)?,
-        memory,
-    ))
+    let (choice, core) = (choice.clone(), core.to_owned());
+    let open: Open = Box::new(move || {
+        let limit = |limits: &mut wgpu::Limits| {
+            limits.max_storage_buffer_binding_size = binding.into();
+            limits.max_compute_workgroups_per_dimension = workgroups;
+        };
+        let backend = GpuBackend::on_core(&choice, &core, limit)?;
+        Ok(AnyBackend::Gpu(Box::new(backend)))
+    });
+    Engine::of(vec![open], &config(memory))
 }
 
-fn of_backend(backend: GpuBackend, memory: u64) -> Engine {
-    Engine {
-        backend: AnyBackend::Gpu(Box::new(backend)),
+/// What is to go wrong with the devices of an engine.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble {
+    /// Of the first device, each time it is opened: after how many submissions it is lost.
+    pub lost_after: Vec<u64>,
+    /// No device has memory for a buffer of more bytes than this.
+    pub largest_buffer: Option<u64>,
+}
+
+/// An engine of several devices on one adapter, with one core, in trouble.
+///
+/// # Errors
+/// The adapter has no such core, or cannot be opened.
+pub fn troubled_engine(
+    choice: &DeviceChoice,
+    core: &str,
+    memory: u64,
+    devices: usize,
+    trouble: Trouble,
+) -> Result<Engine> {
+    let open = |device: usize| -> Open {
+        let (choice, core, trouble) = (choice.clone(), core.to_owned(), trouble.clone());
+        let opened = AtomicUsize::new(0);
+        Box::new(move || {
+            let backend = GpuBackend::on_core(&choice, &core, |_| ())?;
+            let time = opened.fetch_add(1, Ordering::Relaxed);
+            let lost_after = trouble.lost_after.get(time).filter(|_| device == 0);
+            backend
+                .device
+                .set_trouble(lost_after.copied(), trouble.largest_buffer);
+            Ok(AnyBackend::Gpu(Box::new(backend)))
+        })
+    };
+    Engine::of((0..devices).map(open).collect(), &config(memory))
+}
+
+fn config(memory: u64) -> EngineConfig {
+    EngineConfig {
         memory,
-        progress: Arc::new(Silent),
+        ..EngineConfig::default()
     }
 }
 

@@ -215,11 +215,11 @@ impl<'a> Search<'a> {
     /// Starts the screening of a band and, where its bins are wide enough, the rescoring.
     fn screen(&self, band: &Range<usize>, rows: Range<usize>) -> Result<Screened<'a>> {
         let (backend, queries, base) = (self.backend, self.queries, self.base);
-        let (device, core) = (&backend.device, queries.core);
-        let pipeline = backend.pipeline(&NEAREST, core)?;
+        let (device, kernel) = (&backend.device, (&NEAREST, queries.core));
+        let work = queries.tile_work();
         let maxima = device.output((rows.len() * self.bins) as u64)?;
         let tiles = (band.clone(), 0..base.tiles());
-        for piece in backend.pieces(core, tiles, 1, queries.tile_work(), usize::MAX) {
+        for piece in backend.pieces(kernel, tiles, 1, work, usize::MAX) {
             let params = NearestParams {
                 slices: queries.slices() as u32,
                 x_rows: queries.rows as u32,
@@ -231,7 +231,7 @@ impl<'a> Search<'a> {
                 bins: self.bins as u32,
             };
             let buffers = [&queries.packed, &base.packed, &maxima];
-            device.run(&pipeline, &params, &buffers, piece.grid())?;
+            backend.run(kernel, (&piece, work), &params, &buffers)?;
         }
         let survivors = if self.width >= NARROWEST_RESCORED {
             Some(self.rescore(rows, &maxima)?)

@@ -34,9 +34,9 @@ pub(super) fn pair_histogram(
 ) -> Result<PairHistogram> {
     let operation = Operation::PairHistogram;
     assert_eq!(x.dim, y.dim);
-    let (device, core) = (&backend.device, x.core);
-    let count = backend.pipeline(&PAIR_HISTOGRAM, core)?;
-    let total = backend.pipeline(&PAIR_HISTOGRAM_TOTAL, core)?;
+    let (device, kernel) = (&backend.device, (&PAIR_HISTOGRAM, x.core));
+    let work = x.tile_work();
+    let total = backend.pipeline(&PAIR_HISTOGRAM_TOTAL, x.core)?;
     let y_tiles = y.tiles();
     let step = backend
         .band_tiles(operation, y_tiles as u64 * 16)?
@@ -46,7 +46,7 @@ pub(super) fn pair_histogram(
         let counts = device.counters(COSINE_BINS as u64)?;
         let statistics = device.output((band.len() * y_tiles * 4) as u64)?;
         let tiles = (band.clone(), 0..y_tiles);
-        for piece in backend.pieces(core, tiles, STRIP, x.tile_work(), groups_at_once) {
+        for piece in backend.pieces(kernel, tiles, STRIP, work, groups_at_once) {
             if diagonal && piece.below_diagonal() {
                 continue;
             }
@@ -68,7 +68,7 @@ pub(super) fn pair_histogram(
                 ..Zeroable::zeroed()
             };
             let buffers = [&x.packed, &y.packed, &strips, &statistics];
-            device.run(&count, &params, &buffers, grid)?;
+            backend.run(kernel, (&piece, work), &params, &buffers)?;
             let params = PairHistogramTotalParams {
                 workgroups,
                 span: SPAN,

@@ -19,8 +19,8 @@ pub(super) fn pair_sums(
     request: SumsRequest<'_>,
 ) -> Result<TileSums> {
     let operation = Operation::PairSums;
-    let (device, core) = (&backend.device, x.core);
-    let pipeline = backend.pipeline(&PAIR_SUMS, core)?;
+    let (device, kernel) = (&backend.device, (&PAIR_SUMS, x.core));
+    let work = x.tile_work();
     let (kernels, side) = (request.kernels, request.side);
     assert_eq!(x.dim, y.dim);
     assert_eq!(x.rows, request.x_groups.len());
@@ -70,7 +70,7 @@ pub(super) fn pair_sums(
             &by_row,
         ];
         let tiles = (band.clone(), 0..y.tiles());
-        for piece in backend.pieces(core, tiles, 1, x.tile_work(), usize::MAX) {
+        for piece in backend.pieces(kernel, tiles, 1, work, usize::MAX) {
             if request.diagonal && piece.below_diagonal() {
                 continue;
             }
@@ -95,7 +95,7 @@ pub(super) fn pair_sums(
                 row_kernel_high,
                 ..Zeroable::zeroed()
             };
-            device.run(&pipeline, &params, &buffers, piece.grid())?;
+            backend.run(kernel, (&piece, work), &params, &buffers)?;
         }
         Ok((device.read(&sums)?, device.read(&by_row)?))
     };

@@ -13,8 +13,8 @@ use crate::error::Result;
 /// See [`crate::engine::Backend::project`].
 pub(super) fn project(backend: &GpuBackend, x: &GpuBlock, w: &GpuBlock) -> Result<Vec<f32>> {
     let operation = Operation::Project;
-    let (device, core) = (&backend.device, x.core);
-    let pipeline = backend.pipeline(&PROJECT, core)?;
+    let (device, kernel) = (&backend.device, (&PROJECT, x.core));
+    let work = x.tile_work();
     assert_eq!(x.dim, w.dim);
     let mut all = Vec::with_capacity(x.rows * w.rows);
     if w.rows == 0 {
@@ -25,7 +25,7 @@ pub(super) fn project(backend: &GpuBackend, x: &GpuBlock, w: &GpuBlock) -> Resul
     let start = |band: Range<usize>| {
         let projected = device.output((rows_of(&band).len() * w.rows) as u64)?;
         let tiles = (band.clone(), 0..w.tiles());
-        for piece in backend.pieces(core, tiles, 1, x.tile_work(), usize::MAX) {
+        for piece in backend.pieces(kernel, tiles, 1, work, usize::MAX) {
             let params = ProjectParams {
                 slices: x.slices() as u32,
                 x_rows: x.rows as u32,
@@ -36,7 +36,7 @@ pub(super) fn project(backend: &GpuBackend, x: &GpuBlock, w: &GpuBlock) -> Resul
                 ..Zeroable::zeroed()
             };
             let buffers = [&x.packed, &w.packed, &projected];
-            device.run(&pipeline, &params, &buffers, piece.grid())?;
+            backend.run(kernel, (&piece, work), &params, &buffers)?;
         }
         device.read(&projected)
     };

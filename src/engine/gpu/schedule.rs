@@ -5,6 +5,45 @@ use std::ops::Range;
 
 use crate::error::Result;
 
+/// How long a submission should take: long enough to hide what it costs to make one, short enough for any
+/// watchdog (Windows resets a device after 2 s) and for a user who wants to stop.
+const SUBMISSION_SECONDS: f64 = 0.1;
+
+/// How fast a kernel turned out to be on a device.
+///
+/// It decides how tiles are cut into submissions, which changes no bit of a result.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    submissions: u64,
+    /// Multiply-adds per second.
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// Multiply-adds for the next submission, `first` while nothing is known.
+    pub(super) fn work(&self, first: usize) -> usize {
+        match self.rate {
+            Some(rate) => (rate * SUBMISSION_SECONDS).clamp(1.0, 1e15) as usize,
+            None => first,
+        }
+    }
+
+    /// Counts a submission; whether it should be timed. Seldom, for the device waits then, but again and
+    /// again, for clocks change.
+    pub(super) fn should_time(&mut self) -> bool {
+        self.submissions += 1;
+        self.submissions.is_power_of_two()
+    }
+
+    /// Notes what a submission took. Too little work says nothing about the speed.
+    pub(super) fn note(&mut self, work: usize, seconds: f64) {
+        const TELLING: usize = 1 << 22;
+        if work >= TELLING && seconds > 0.0 {
+            self.rate = Some(work as f64 / seconds);
+        }
+    }
+}
+
 /// Runs bands of `step` out of `tiles`: `start` gives a band to the device, `finish` takes its results
 /// while the device is at the next one.
 pub(super) fn in_bands<T>(
@@ -147,6 +186,21 @@ mod tests {
             Piece { x, y, unit }.below_diagonal()
         };
         assert!(below(4..6, 0..4) && !below(4..6, 0..5) && !below(0..6, 0..4));
+    }
+
+    #[test]
+    fn submissions_take_as_long_as_they_should() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.work(1000), 1000);
+        let timed: Vec<u64> = (1..=20).filter(|_| pace.should_time()).collect();
+        assert_eq!(timed.len(), 5);
+        // Too little to tell.
+        pace.note(1000, 1e-6);
+        assert_eq!(pace.work(1000), 1000);
+        pace.note(1 << 30, 0.5);
+        assert_eq!(pace.work(1000), (f64::from(1 << 30) * 0.2) as usize);
+        pace.note(1 << 30, 0.0);
+        assert_eq!(pace.work(1000), (f64::from(1 << 30) * 0.2) as usize);
     }
 
     #[test]
