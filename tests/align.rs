@@ -408,6 +408,25 @@ fn an_adapter_is_written_and_applied() {
     assert_eq!(plain.rows().values(), mapped.rows().values());
 }
 
+/// Equal sets, and sets that differ by the rounding of half precision, may be mixed; nothing else here may.
+#[test]
+fn what_may_be_mixed_is_told() {
+    let folder = TempDir::new().expect("a folder");
+    let reference = fixture("reference.parquet");
+    for (current, answer, words) in [
+        ("reference.parquet", "yes", "yes: "),
+        ("reference_f16.parquet", "yes", "yes: "),
+        ("rotated.parquet", "no", "an adapter makes up for it"),
+        ("narrow.parquet", "no", "the dimensions differ (64 and 32)"),
+    ] {
+        let found = json(folder.path(), &["align", &reference, &fixture(current)]);
+        let mixing = &found["results"]["mixing"];
+        assert_eq!(mixing["may_mix"], answer, "{current}");
+        let statement = mixing["statement"].as_str().expect("a sentence");
+        assert!(statement.contains(words), "{current}: {statement}");
+    }
+}
+
 /// A null row and a row of zeros keep their place; ids keep their names.
 #[test]
 fn faulty_rows_keep_their_place() {

@@ -257,7 +257,7 @@ pub struct Alignment {
 pub struct Mixing {
     /// The answer.
     pub may_mix: MayMix,
-    /// Why, in one sentence.
+    /// Why, in one sentence, and whether an adapter makes up for it.
     pub statement: String,
     /// Mean cosine between a held-out item's two vectors; absent where the dimensions differ.
     pub paired_cosine: Option<Estimate>,
@@ -670,11 +670,20 @@ fn mixing(
         .iter()
         .filter_map(|d| d.unadapted.as_ref())
         .min_by(|a, b| a.overlap.mean.total_cmp(&b.overlap.mean));
+    let mended: Vec<&str> = directions
+        .iter()
+        .filter(|d| d.state == AdapterState::Recovers)
+        .map(|d| d.direction.label())
+        .collect();
+    let remedy = match mended[..] {
+        [] => "; no linear adapter makes up for it".to_owned(),
+        _ => format!("; an adapter makes up for it ({})", mended.join(", ")),
+    };
     let Some(found) = worse else {
         return Mixing {
             may_mix: MayMix::No,
             statement: format!(
-                "no: the dimensions differ ({} and {})",
+                "no: the dimensions differ ({} and {}){remedy}",
                 reference.rows.dim(),
                 current.rows.dim()
             ),
@@ -698,14 +707,14 @@ fn mixing(
         }
         () => MayMix::AtACost,
     };
-    let answer = match may_mix {
-        MayMix::Yes => "yes",
-        MayMix::AtACost => "only at a cost",
-        MayMix::No => "no",
+    let (answer, remedy) = match may_mix {
+        MayMix::Yes => ("yes", String::new()),
+        MayMix::AtACost => ("only at a cost", remedy),
+        MayMix::No => ("no", remedy),
     };
     Mixing {
         may_mix,
-        statement: format!("{answer}: {facts}"),
+        statement: format!("{answer}: {facts}{remedy}"),
         paired_cosine: Some(cosine),
         overlap: Some(overlap),
     }

@@ -15,6 +15,9 @@ use super::write::writer_properties;
 use crate::embeddings::{IdSource, Ids, RowBlock};
 use crate::error::{Error, Result};
 
+/// Bytes of values in a row group, about: the writer holds one group in memory.
+const GROUP_BYTES: usize = 64 << 20;
+
 /// The formats that vectors are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VectorFormat {
@@ -85,6 +88,11 @@ fn write_parquet(
         IdSource::Column(name) => Some(name),
         IdSource::RowNumber => None,
     };
+    let properties = writer_properties()
+        .set_max_row_group_row_count(Some((GROUP_BYTES / (4 * shape.dim)).max(1)))
+        // Values hardly repeat, and ids do not.
+        .set_dictionary_enabled(false)
+        .build();
     let mut to = Some(to);
     let mut writer: Option<(ArrowWriter<&mut (dyn Write + Send)>, Arc<Schema>)> = None;
     let mut rows = 0;
@@ -114,7 +122,7 @@ fn write_parquet(
             let schema = Arc::new(Schema::new(fields));
             if let Some(to) = to.take() {
                 let opened =
-                    ArrowWriter::try_new(to, Arc::clone(&schema), Some(writer_properties()))
+                    ArrowWriter::try_new(to, Arc::clone(&schema), Some(properties.clone()))
                         .map_err(|e| failed(&e))?;
                 writer = Some((opened, schema));
             }

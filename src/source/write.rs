@@ -10,7 +10,7 @@ use arrow::array::{
 use arrow::datatypes::{Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 
 use crate::embeddings::Ids;
 use crate::error::{Error, Result};
@@ -73,11 +73,10 @@ impl Column<'_> {
 }
 
 /// How every Parquet file is written.
-pub(super) fn writer_properties() -> WriterProperties {
+pub(super) fn writer_properties() -> WriterPropertiesBuilder {
     WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_created_by(concat!("vecdrift ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build()
 }
 
 /// Writes `rows` rows of named columns to `to`, a writer the caller moves into place afterwards.
@@ -103,8 +102,9 @@ pub fn parquet(
         .map(|((name, _), array)| Field::new(*name, array.data_type().clone(), true))
         .collect();
     let schema = Arc::new(Schema::new(fields));
-    let mut writer = ArrowWriter::try_new(to, Arc::clone(&schema), Some(writer_properties()))
-        .map_err(|e| failed(&e))?;
+    let mut writer =
+        ArrowWriter::try_new(to, Arc::clone(&schema), Some(writer_properties().build()))
+            .map_err(|e| failed(&e))?;
     for start in (0..rows).step_by(BATCH) {
         let arrays = batch(start..(start + BATCH).min(rows));
         let record = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(|e| failed(&e))?;
