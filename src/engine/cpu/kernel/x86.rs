@@ -1,0 +1,344 @@
+//! x86-64: AVX2 with FMA, AVX-512, and either with VNNI.
+
+use std::arch::x86_64::*;
+
+use super::super::codes::{BaseLane, CodeTile, GROUP, PANEL, QueryLane, plain_products};
+use super::super::panels::{LANES, Lane};
+use super::super::product::{SIDE, Tile};
+use super::Isa;
+
+/// Made only inside code compiled for AVX-512.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(pub(super) ());
+
+/// Made only inside code compiled for AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(pub(super) ());
+
+/// Where a micro-kernel reads and writes.
+struct Operands {
+    /// First of `dim` lanes of A's panel.
+    a: *const f32,
+    /// First of `dim` lanes of each panel of B.
+    b: *const f32,
+    dim: usize,
+    /// Upper left corner of the result, rows `SIDE` apart.
+    to: *mut f32,
+}
+
+impl Operands {
+    /// The operands, whose lengths are what the micro-kernels rely on: they read `dim` lanes of `a`
+    /// and of each panel of `b` and write 16 rows with a column for each row of `b`.
+    #[inline(always)]
+    fn new(a: &[Lane], b: &[Lane], dim: usize, tile: &mut Tile, row: usize, column: usize) -> Self {
+        assert_eq!(a.len(), dim, "one panel of A");
+        assert!(
+            b.len() == dim || b.len() == 2 * dim,
+            "one or two panels of B"
+        );
+        assert!(row + LANES <= SIDE && column + b.len() / dim * LANES <= SIDE);
+        Self {
+            a: a.as_ptr().cast(),
+            b: b.as_ptr().cast(),
+            dim,
+            to: tile.values_mut()[row * SIDE + column..].as_mut_ptr(),
+        }
+    }
+}
+
+impl Isa for Avx512 {
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+
+    #[inline(always)]
+    fn panel_product(
+        self,
+        a: &[Lane],
+        b: &[Lane],
+        dim: usize,
+        tile: &mut Tile,
+        row: usize,
+        column: usize,
+    ) {
+        let operands = Operands::new(a, b, dim, tile, row, column);
+        // SAFETY: `self` exists only where AVX-512 does; the operands have the lengths checked in
+        // `Operands::new`, two panels of B exactly where two are read.
+        unsafe {
+            for half in 0..2 {
+                if b.len() == dim {
+                    avx512::<1>(&operands, half * AVX512_ROWS);
+                } else {
+                    avx512::<2>(&operands, half * AVX512_ROWS);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn code_products(
+        self,
+        queries: &[QueryLane],
+        panel: &[BaseLane],
+        offsets: &[i32; GROUP],
+        tile: &mut CodeTile,
+    ) {
+        plain_products(queries, panel, offsets, tile);
+    }
+}
+
+/// Rows of A per pass: 8 × 2 accumulators hide the latency of two FMA units and leave registers
+/// for B.
+const AVX512_ROWS: usize = 8;
+
+/// Products of rows `first` … `first` + 7 of A's panel with `PANELS` panels of B.
+///
+/// # Safety
+/// `operands` point to what [`Operands::new`] says, with `PANELS` panels of B; `first` is 0 or 8.
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const PANELS: usize>(operands: &Operands, first: usize) {
+    let &Operands { a, b, dim, to } = operands;
+    let mut sums = [[_mm512_setzero_ps(); PANELS]; AVX512_ROWS];
+    // SAFETY: k < dim, so every lane read lies in A's panel or one of B's `PANELS`; rows below 16
+    // and columns below 16·`PANELS` of the tile are the caller's to write.
+    unsafe {
+        for k in 0..dim {
+            let mut columns = [_mm512_setzero_ps(); PANELS];
+            for (p, column) in columns.iter_mut().enumerate() {
+                *column = _mm512_loadu_ps(b.add((p * dim + k) * LANES));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let row = _mm512_set1_ps(*a.add(k * LANES + first + r));
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = _mm512_fmadd_ps(row, column, *sum);
+                }
+            }
+        }
+        for r in 0..AVX512_ROWS {
+            for p in 0..PANELS {
+                _mm512_storeu_ps(to.add((first + r) * SIDE + p * LANES), sums[r][p]);
+            }
+        }
+    }
+}
+
+impl Isa for Avx2 {
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+
+    #[inline(always)]
+    fn panel_product(
+        self,
+        a: &[Lane],
+        b: &[Lane],
+        dim: usize,
+        tile: &mut Tile,
+        row: usize,
+        column: usize,
+    ) {
+        for (panel, b) in b.chunks_exact(dim).enumerate() {
+            let operands = Operands::new(a, b, dim, tile, row, column + panel * LANES);
+            // SAFETY: `self` exists only where AVX2 and FMA do; the operands have the lengths
+            // checked in `Operands::new`, and 6 + 6 + 4 rows are one panel.
+            unsafe {
+                avx2::<6>(&operands, 0);
+                avx2::<6>(&operands, 6);
+                avx2::<4>(&operands, 12);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn code_products(
+        self,
+        queries: &[QueryLane],
+        panel: &[BaseLane],
+        offsets: &[i32; GROUP],
+        tile: &mut CodeTile,
+    ) {
+        plain_products(queries, panel, offsets, tile);
+    }
+}
+
+/// Products of rows `first` … `first` + `ROWS` − 1 of A's panel with one panel of B.
+///
+/// # Safety
+/// `operands` point to what [`Operands::new`] says; `first` + `ROWS` is at most 16.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const ROWS: usize>(operands: &Operands, first: usize) {
+    let &Operands { a, b, dim, to } = operands;
+    let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+    // SAFETY: k < dim and first + r < 16, so every value read lies in A's or B's panel; 16 rows and
+    // columns of the tile are the caller's to write.
+    unsafe {
+        for k in 0..dim {
+            let columns = [
+                _mm256_loadu_ps(b.add(k * LANES)),
+                _mm256_loadu_ps(b.add(k * LANES + 8)),
+            ];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let row = _mm256_set1_ps(*a.add(k * LANES + first + r));
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = _mm256_fmadd_ps(row, column, *sum);
+                }
+            }
+        }
+        for r in 0..ROWS {
+            for half in 0..2 {
+                _mm256_storeu_ps(to.add((first + r) * SIDE + half * 8), sums[r][half]);
+            }
+        }
+    }
+}
+
+/// Made only inside code compiled for AVX-512 with VNNI.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512Vnni(pub(super) ());
+
+/// Made only inside code compiled for AVX2, FMA and AVX-VNNI.
+#[derive(Clone, Copy)]
+pub(super) struct AvxVnni(pub(super) ());
+
+/// Values as without VNNI, codes by its instructions.
+macro_rules! with_vnni {
+    ($name:ident, $values:ident, $codes:ident) => {
+        impl Isa for $name {
+            #[inline(always)]
+            fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+                a.mul_add(b, c)
+            }
+
+            #[inline(always)]
+            fn panel_product(
+                self,
+                a: &[Lane],
+                b: &[Lane],
+                dim: usize,
+                tile: &mut Tile,
+                row: usize,
+                column: usize,
+            ) {
+                $values(()).panel_product(a, b, dim, tile, row, column);
+            }
+
+            #[inline(always)]
+            fn code_products(
+                self,
+                queries: &[QueryLane],
+                panel: &[BaseLane],
+                offsets: &[i32; GROUP],
+                tile: &mut CodeTile,
+            ) {
+                assert_eq!(queries.len(), panel.len());
+                // SAFETY: `self` exists only where the instructions do; both sides have the same
+                // number of lanes.
+                unsafe { $codes(queries, panel, offsets, tile) }
+            }
+        }
+    };
+}
+
+with_vnni!(Avx512Vnni, Avx512, avx512_vnni);
+with_vnni!(AvxVnni, Avx2, avx_vnni);
+
+/// # Safety
+/// `queries` and `panel` have the same length.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn avx512_vnni(
+    queries: &[QueryLane],
+    panel: &[BaseLane],
+    offsets: &[i32; GROUP],
+    tile: &mut CodeTile,
+) {
+    const VECTORS: usize = PANEL / 16;
+    // Loops by index: an array that is moved as a whole goes through memory.
+    let mut sums = [[_mm512_setzero_si512(); VECTORS]; GROUP];
+    for i in 0..GROUP {
+        for v in 0..VECTORS {
+            sums[i][v] = _mm512_set1_epi32(offsets[i]);
+        }
+    }
+    for (query, base) in queries.iter().zip(panel) {
+        let base: *const i32 = base.0.as_ptr().cast();
+        // SAFETY: a lane of the base is four vectors of 64 bytes.
+        let base = unsafe {
+            [
+                _mm512_loadu_epi32(base),
+                _mm512_loadu_epi32(base.add(16)),
+                _mm512_loadu_epi32(base.add(32)),
+                _mm512_loadu_epi32(base.add(48)),
+            ]
+        };
+        for i in 0..GROUP {
+            let four = query.0[i].map(|code| code as u8);
+            let four = _mm512_set1_epi32(i32::from_ne_bytes(four));
+            for v in 0..VECTORS {
+                sums[i][v] = _mm512_dpbusd_epi32(sums[i][v], base[v], four);
+            }
+        }
+    }
+    for i in 0..GROUP {
+        for v in 0..VECTORS {
+            // SAFETY: a row of the tile is four vectors of 64 bytes.
+            unsafe { _mm512_storeu_epi32(tile.0[i].as_mut_ptr().add(16 * v), sums[i][v]) };
+        }
+    }
+}
+
+/// # Safety
+/// `queries` and `panel` have the same length.
+#[target_feature(enable = "avx2,avxvnni")]
+unsafe fn avx_vnni(
+    queries: &[QueryLane],
+    panel: &[BaseLane],
+    offsets: &[i32; GROUP],
+    tile: &mut CodeTile,
+) {
+    /// Rows of the base per pass: twelve sums and two vectors of codes in sixteen registers.
+    const ROWS: usize = 16;
+    for first in (0..PANEL).step_by(ROWS) {
+        let mut sums = [[_mm256_setzero_si256(); 2]; GROUP];
+        for i in 0..GROUP {
+            sums[i] = [_mm256_set1_epi32(offsets[i]); 2];
+        }
+        for (query, base) in queries.iter().zip(panel) {
+            let base: *const __m256i = base.0[first..].as_ptr().cast();
+            // SAFETY: sixteen rows of four bytes follow `first`.
+            let base = unsafe { [_mm256_loadu_si256(base), _mm256_loadu_si256(base.add(1))] };
+            for i in 0..GROUP {
+                let four = query.0[i].map(|code| code as u8);
+                let four = _mm256_set1_epi32(i32::from_ne_bytes(four));
+                for half in 0..2 {
+                    sums[i][half] = _mm256_dpbusd_avx_epi32(sums[i][half], base[half], four);
+                }
+            }
+        }
+        for i in 0..GROUP {
+            let to: *mut __m256i = tile.0[i][first..first + ROWS].as_mut_ptr().cast();
+            for half in 0..2 {
+                // SAFETY: sixteen sums are two vectors of 32 bytes.
+                unsafe { _mm256_storeu_si256(to.add(half), sums[i][half]) };
+            }
+        }
+    }
+}
+
+/// The processor's brand string.
+pub(super) fn brand() -> Option<String> {
+    const FIRST_LEAF: u32 = 0x8000_0002;
+    const LAST_LEAF: u32 = 0x8000_0004;
+    if __cpuid(0x8000_0000).eax < LAST_LEAF {
+        return None;
+    }
+    let bytes: Vec<u8> = (FIRST_LEAF..=LAST_LEAF)
+        .map(__cpuid)
+        .flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx])
+        .flat_map(u32::to_le_bytes)
+        .take_while(|&byte| byte != 0)
+        .collect();
+    let name = String::from_utf8_lossy(&bytes).trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
