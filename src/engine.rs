@@ -37,7 +37,7 @@ mod workers;
 
 use any::AnyBackend;
 pub use gram::GramProducts;
-pub use nearest::{NearestRequest, Neighbors, SelfExclusion};
+pub use nearest::{NearestRequest, Neighbors, SearchExtent, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};
 pub use pair_sums::{BlockLayout, KernelFamily, PADDING, PairSums, SumsRequest, TileSums};
 use workers::{Open, Worker};

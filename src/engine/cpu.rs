@@ -14,6 +14,8 @@
     reason = "loops over lanes by index are what the compiler turns into vector code"
 )]
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::score::TopK;
@@ -22,6 +24,7 @@ use super::{Backend, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, Til
 use crate::embeddings::Rows;
 use crate::error::{Error, Result};
 
+mod axes;
 mod block;
 mod codes;
 mod exp;
@@ -35,6 +38,7 @@ mod product;
 mod project;
 mod screen;
 
+use axes::Screening;
 pub use block::CpuBlock;
 use kernel::Kernel;
 
@@ -43,6 +47,8 @@ pub struct CpuBackend {
     info: DeviceInfo,
     kernel: Kernel,
     pool: ThreadPool,
+    /// How the search that tiles come from is screened.
+    screening: Mutex<Option<(usize, Screening)>>,
 }
 
 /// The CPU with all its cores, as a device.
@@ -78,7 +84,37 @@ impl CpuBackend {
             },
             kernel,
             pool,
+            screening: Mutex::default(),
         })
+    }
+
+    /// How to screen this tile: as the ones before, or as it looks best from here.
+    fn screening(
+        &self,
+        queries: &CpuBlock,
+        base: &CpuBlock,
+        request: &NearestRequest<'_>,
+    ) -> Screening {
+        if !self.kernel.has_code_products() || !screen::pays(request, queries.dim()) {
+            return Screening::Values;
+        }
+        match &*self.known_screening() {
+            Some((search, screening)) if *search == request.search.number => {
+                return screening.clone();
+            }
+            _ => {}
+        }
+        // Not while it is held: what waits for the lock may be what this thread has to do meanwhile.
+        let chosen = axes::choose(self.kernel, queries.prepared(), base.prepared(), request);
+        *self.known_screening() = Some((request.search.number, chosen.clone()));
+        chosen
+    }
+
+    fn known_screening(&self) -> MutexGuard<'_, Option<(usize, Screening)>> {
+        // Replaced as a whole: a panic elsewhere leaves nothing half done.
+        self.screening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,14 +171,19 @@ impl Backend for CpuBackend {
         base: &CpuBlock,
         request: NearestRequest<'_>,
     ) -> Result<Vec<TopK>> {
-        self.pool.install(|| {
-            if self.kernel.has_code_products() && screen::pays(&request, queries.dim()) {
-                let (queries, base) = (queries.codes(self.kernel), base.codes(self.kernel));
-                Ok(screen::nearest(self.kernel, queries, base, request))
-            } else {
-                nearest::nearest(self.kernel, queries.panels(), base.panels(), request)
-            }
-        })
+        self.pool
+            .install(|| match self.screening(queries, base, &request) {
+                Screening::Values => {
+                    nearest::nearest(self.kernel, queries.panels(), base.panels(), request)
+                }
+                Screening::Codes(frames) => Ok(screen::nearest(
+                    self.kernel,
+                    queries,
+                    base,
+                    &frames,
+                    request,
+                )),
+            })
     }
 
     fn gram(&self, x: &CpuBlock, y: &CpuBlock) -> Result<Vec<f64>> {

@@ -395,6 +395,11 @@ mod tests {
         let norms =
             |rows: Rows<'_>| -> Vec<f64> { rows.iter().map(super::super::score::norm).collect() };
         let request = NearestRequest {
+            search: crate::engine::SearchExtent {
+                number: 0,
+                queries: n,
+                base_rows: y_rows.len(),
+            },
             k: 5,
             floors: &vec![f64::NEG_INFINITY; n],
             metric: crate::engine::Metric::Dot,
