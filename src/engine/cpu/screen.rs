@@ -402,7 +402,7 @@ impl Job for Score<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn run<I: Isa>(self, isa: I) {
         let Self {
             request,
             first_query,
@@ -418,15 +418,25 @@ impl Job for Score<'_> {
                 request.floors[query],
             );
             *list = TopK::new(request.k);
+            // From the most promising on, until none can enter the list any more.
+            search
+                .candidates
+                .retain(|&(_, upper)| upper >= search.threshold);
+            search
+                .candidates
+                .sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
+            let unit = request.query_scales[query];
             for &(row, upper) in &search.candidates {
-                if upper < search.threshold {
-                    continue;
+                // A bound on the product of prepared rows; in units of scores, rounded up.
+                if upper * unit * (1.0 + 1e-12_f64.copysign(upper)) < list.floor() {
+                    break;
                 }
                 let (y, y_norm) = (
                     request.base.row(row as usize),
                     request.base_norms[row as usize],
                 );
-                let exact = score::similarity(request.metric, x, x_norm, y, y_norm);
+                let product = isa.dot(x, y);
+                let exact = score::similarity_of(request.metric, product, x_norm, y_norm);
                 if exact >= floor {
                     list.offer(exact, request.first_base_row + row);
                 }
