@@ -13,16 +13,20 @@ pub(super) const PANEL: usize = 64;
 pub(super) const GROUP: usize = 6;
 /// Coordinates that are multiplied at once.
 const QUAD: usize = 4;
-/// What is added to a code of a base row, so that it is unsigned as the instructions want it.
-const ZERO: u8 = 128;
 /// Coordinates that are encoded at once.
 const STEP: usize = 16;
 /// 3 · 2²².
 const ROUNDER: f32 = 12_582_912.0;
-/// The largest code.
-const LARGEST: f32 = 127.0;
 
-/// Four coordinates of a panel's rows, each code + 128.
+/// The codes that a kernel multiplies: integers from −`largest` to `largest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CodeForm {
+    pub(super) largest: i8,
+    /// What is added to the codes of base rows, for instructions that want them unsigned.
+    pub(super) zero: u8,
+}
+
+/// Four coordinates of a panel's rows, each code + `zero`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct BaseLane(pub(super) [[u8; QUAD]; PANEL]);
@@ -31,6 +35,14 @@ pub(super) struct BaseLane(pub(super) [[u8; QUAD]; PANEL]);
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(4))]
 pub(super) struct QueryLane(pub(super) [[i8; QUAD]; GROUP]);
+
+impl QueryLane {
+    /// The four codes of query `i` as one number, for instructions that repeat one.
+    #[inline(always)]
+    pub(super) fn four(&self, i: usize) -> i32 {
+        i32::from_ne_bytes(self.0[i].map(|code| code as u8))
+    }
+}
 
 /// Products of the codes of a group of queries with those of a panel.
 #[repr(C, align(64))]
@@ -50,13 +62,14 @@ pub(super) struct Codes {
     longest: f32,
     rows: usize,
     quads: usize,
+    zero: u8,
     queries: OnceLock<Queries>,
 }
 
 /// The same rows as queries: `[group][four coordinates][row]`.
 struct Queries {
     lanes: Vec<QueryLane>,
-    /// −128·Σ code per row: what the offset of the base's codes adds to a product.
+    /// −`zero`·Σ code per row: what the offset of the base's codes adds to a product.
     offsets: Vec<[i32; GROUP]>,
 }
 
@@ -65,6 +78,7 @@ type Bounds = (f32, f32, f32);
 
 /// Codes of one panel's rows.
 struct Encode<'a> {
+    form: CodeForm,
     rows: Rows<'a>,
     lanes: &'a mut [BaseLane],
     bounds: &'a mut [Bounds],
@@ -75,6 +89,10 @@ impl Job for Encode<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
+        let CodeForm {
+            largest: largest_code,
+            zero,
+        } = self.form;
         for (r, (row, bounds)) in self.rows.iter().zip(self.bounds).enumerate() {
             let mut largest = [0.0f32; STEP];
             let (steps, last) = row.as_chunks::<STEP>();
@@ -88,7 +106,7 @@ impl Job for Encode<'_> {
                 .iter()
                 .chain(last)
                 .fold(0.0f32, |m, v| m.max(v.abs()));
-            let scale = (largest / LARGEST).max(f32::MIN_POSITIVE);
+            let scale = (largest / f32::from(largest_code)).max(f32::MIN_POSITIVE);
             let inverse = 1.0 / scale;
             let (mut rest, mut held) = ([0.0f64; STEP], [0.0f64; STEP]);
             let mut encode = |lanes: &mut [BaseLane], values: &[f32; STEP]| {
@@ -97,7 +115,7 @@ impl Job for Encode<'_> {
                     // Values up to 2²² have no fraction left after this sum, and their last bits are
                     // the nearest integer: what a conversion would give, in two cheap instructions.
                     let shifted = values[i] * inverse + ROUNDER;
-                    codes[i] = (shifted.to_bits() as u8).wrapping_add(ZERO);
+                    codes[i] = (shifted.to_bits() as u8).wrapping_add(zero);
                     let value = f64::from(scale) * f64::from(shifted - ROUNDER);
                     let off = f64::from(values[i]) - value;
                     rest[i] += off * off;
@@ -125,12 +143,13 @@ impl Codes {
     /// Most coordinates whose products an i32 holds: 255 · 127 each.
     pub(super) const WIDEST: usize = 1 << 16;
 
-    /// Encodes rows, on the current thread pool.
+    /// Encodes rows as `kernel` multiplies them, on the current thread pool.
     pub(super) fn encode(kernel: Kernel, rows: Rows<'_>) -> Self {
         let (dim, quads) = (rows.dim(), rows.dim().div_ceil(QUAD));
         assert!(dim <= Self::WIDEST);
+        let form = kernel.code_form();
         let padded = rows.len().next_multiple_of(PANEL);
-        let mut lanes = vec![BaseLane([[ZERO; QUAD]; PANEL]); padded / PANEL * quads];
+        let mut lanes = vec![BaseLane([[form.zero; QUAD]; PANEL]); padded / PANEL * quads];
         let mut bounds = vec![(0.0, f32::NEG_INFINITY, 0.0); padded];
         lanes
             .par_chunks_exact_mut(quads)
@@ -139,6 +158,7 @@ impl Codes {
             .for_each(|((lanes, bounds), values)| {
                 let rows = Rows::new(values, dim);
                 kernel.run(Encode {
+                    form,
                     rows,
                     lanes,
                     bounds,
@@ -151,6 +171,7 @@ impl Codes {
             longest: bounds.iter().map(|b| b.2).fold(0.0, f32::max),
             rows: rows.len(),
             quads,
+            zero: form.zero,
             queries: OnceLock::new(),
         }
     }
@@ -217,11 +238,12 @@ impl Codes {
                     let from = &self.lanes[row / PANEL * self.quads..];
                     let mut sum = 0;
                     for (to, from) in lanes.iter_mut().zip(from) {
-                        let codes = from.0[row % PANEL].map(|code| (code ^ ZERO) as i8);
+                        let codes =
+                            from.0[row % PANEL].map(|code| code.wrapping_sub(self.zero) as i8);
                         sum += codes.iter().copied().map(i32::from).sum::<i32>();
                         to.0[i] = codes;
                     }
-                    offsets[i] = -i32::from(ZERO) * sum;
+                    offsets[i] = -i32::from(self.zero) * sum;
                 }
             });
         Queries { lanes, offsets }
@@ -280,20 +302,20 @@ mod tests {
         }
     }
 
-    /// Exact integers, so every instruction set gives the same; the product of the codes of a row with
-    /// itself is the square of what the codes hold.
+    /// Exact integers. The first rows hold the
+    /// largest codes alone, of either sign: no sum on the way may overflow.
     #[test]
     fn every_kernel_multiplies_codes_exactly() {
-        for dim in [1, 3, 4, 17, 100, 383, 385, 1536] {
-            let values = random(133, dim);
-            let codes = Codes::encode(Kernel::available()[0], Rows::new(&values, dim));
-            codes.turn_to_queries();
-            let code = |row: usize, k: usize| {
-                let lane = codes.lanes[row / PANEL * codes.quads + k / QUAD];
-                i32::from(lane.0[row % PANEL][k % QUAD]) - i32::from(ZERO)
-            };
-            for (group, panel) in [(0, 0), (21, 1), (22, 2)] {
-                for kernel in Kernel::available() {
+        for dim in [1, 3, 4, 5, 17, 100, 383, 385, 1536] {
+            let mut values = random(133, dim);
+            for (i, value) in values[..12 * dim].iter_mut().enumerate() {
+                *value = if i / dim % 3 == 0 { -0.5 } else { 0.5 };
+            }
+            for kernel in Kernel::available() {
+                let codes = Codes::encode(kernel, Rows::new(&values, dim));
+                codes.turn_to_queries();
+                assert_eq!(code(&codes, 0, 0), -i32::from(kernel.code_form().largest));
+                for (group, panel) in [(0, 0), (1, 2), (21, 1), (22, 2)] {
                     let products = kernel.run(Products {
                         codes: &codes,
                         group,
@@ -302,9 +324,10 @@ mod tests {
                     for (at, &found) in products.iter().enumerate() {
                         let (query, base) =
                             (group * GROUP + at / PANEL, panel * PANEL + at % PANEL);
-                        let exists = query < 133 && base < 133;
-                        let exact: i32 = if exists {
-                            (0..dim).map(|k| code(query, k) * code(base, k)).sum()
+                        let exact: i32 = if query < 133 && base < 133 {
+                            (0..dim)
+                                .map(|k| code(&codes, query, k) * code(&codes, base, k))
+                                .sum()
                         } else {
                             0
                         };
@@ -315,30 +338,35 @@ mod tests {
         }
     }
 
+    /// Coordinate `k` of a row as code.
+    fn code(codes: &Codes, row: usize, k: usize) -> i32 {
+        let lane = codes.lanes[row / PANEL * codes.quads + k / QUAD];
+        i32::from(lane.0[row % PANEL][k % QUAD].wrapping_sub(codes.zero) as i8)
+    }
+
     #[test]
     fn bounds_hold_what_codes_lose() {
-        for scale in [1e-44f32, 1e-30, 1.0, 1e30] {
-            let dim = 37;
-            let values: Vec<f32> = random(70, dim).iter().map(|v| v * scale).collect();
-            let rows = Rows::new(&values, dim);
-            let codes = Codes::encode(Kernel::available()[0], rows);
-            for (r, row) in rows.iter().enumerate() {
-                let (scale, residual) = codes.bounds(r);
-                let rest: f64 = row
-                    .iter()
-                    .enumerate()
-                    .map(|(k, &v)| {
-                        let lane = codes.lanes[r / PANEL * codes.quads + k / QUAD];
-                        let code = f64::from(lane.0[r % PANEL][k % QUAD]) - 128.0;
-                        (f64::from(v) - f64::from(scale) * code).powi(2)
-                    })
-                    .sum();
-                // What f32 cannot hold at all, far below the prepared rows' length of 1.
-                assert!(rest.sqrt() <= f64::from(residual) + 1e-44, "row {r}");
-                assert!(f64::from(residual) <= rest.sqrt() * 1.00001 + 1e-44);
+        for kernel in Kernel::available() {
+            for scale in [1e-44f32, 1e-30, 1.0, 1e30] {
+                let dim = 37;
+                let values: Vec<f32> = random(70, dim).iter().map(|v| v * scale).collect();
+                let rows = Rows::new(&values, dim);
+                let codes = Codes::encode(kernel, rows);
+                for (r, row) in rows.iter().enumerate() {
+                    let (scale, residual) = codes.bounds(r);
+                    let square = |(k, &v): (usize, &f32)| {
+                        (f64::from(v) - f64::from(scale) * f64::from(code(&codes, r, k))).powi(2)
+                    };
+                    let rest = row.iter().enumerate().map(square).sum::<f64>().sqrt();
+                    // What f32 cannot hold at all, far below the prepared rows' length of 1.
+                    let least = 1e-44;
+                    let what = format!("{}, scale {scale:e}, row {r}", kernel.name());
+                    assert!(rest <= f64::from(residual) + least, "{what}");
+                    assert!(f64::from(residual) <= rest * 1.00001 + least, "{what}");
+                }
+                let padding = codes.panel(1);
+                assert_eq!((padding.1[6], padding.2[6]), (0.0, f32::NEG_INFINITY));
             }
-            let padding = codes.panel(1);
-            assert_eq!((padding.1[6], padding.2[6]), (0.0, f32::NEG_INFINITY));
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::super::codes::{BaseLane, CodeTile, GROUP, PANEL, QueryLane, plain_products};
+use super::super::codes::{BaseLane, CodeForm, CodeTile, GROUP, PANEL, QueryLane};
 use super::super::panels::{LANES, Lane};
 use super::super::product::{SIDE, Tile};
 use super::Isa;
 
-/// Made only inside code compiled for AVX-512.
+/// Made only inside code compiled for AVX-512 (F, BW and DQ).
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(pub(super) ());
 
@@ -84,7 +84,10 @@ impl Isa for Avx512 {
         offsets: &[i32; GROUP],
         tile: &mut CodeTile,
     ) {
-        plain_products(queries, panel, offsets, tile);
+        assert_eq!(queries.len(), panel.len());
+        // SAFETY: `self` exists only where the instructions do; both sides have the same number of
+        // lanes.
+        unsafe { avx512_codes(queries, panel, offsets, tile) }
     }
 }
 
@@ -159,7 +162,10 @@ impl Isa for Avx2 {
         offsets: &[i32; GROUP],
         tile: &mut CodeTile,
     ) {
-        plain_products(queries, panel, offsets, tile);
+        assert_eq!(queries.len(), panel.len());
+        // SAFETY: `self` exists only where the instructions do; both sides have the same number of
+        // lanes.
+        unsafe { avx2_codes(queries, panel, offsets, tile) }
     }
 }
 
@@ -189,6 +195,125 @@ unsafe fn avx2<const ROWS: usize>(operands: &Operands, first: usize) {
         for r in 0..ROWS {
             for half in 0..2 {
                 _mm256_storeu_ps(to.add((first + r) * SIDE + half * 8), sums[r][half]);
+            }
+        }
+    }
+}
+
+/// The codes that kernels without VNNI multiply. A product of unsigned and signed bytes leaves them as
+/// sums of two in 16 bits. These codes are so small that two such sums, 2 · 2 · 127 · 63, can be added
+/// before they are widened, which makes twice as many products per instruction as with codes of eight
+/// bits.
+pub(super) const NARROW: CodeForm = CodeForm {
+    largest: 63,
+    zero: 64,
+};
+
+/// Lanes two by two; behind an odd number of them a query of zeros.
+#[inline(always)]
+fn lane_pairs<'a>(
+    queries: &'a [QueryLane],
+    panel: &'a [BaseLane],
+) -> impl Iterator<Item = ([QueryLane; 2], [&'a BaseLane; 2])> {
+    let pairs = queries.chunks(2).zip(panel.chunks(2));
+    pairs.map(|(queries, base)| match (queries, base) {
+        ([a, b], [c, d]) => ([*a, *b], [c, d]),
+        _ => ([queries[0], QueryLane::default()], [&base[0]; 2]),
+    })
+}
+
+/// # Safety
+/// `queries` and `panel` have the same length; codes have the form [`NARROW`].
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn avx512_codes(
+    queries: &[QueryLane],
+    panel: &[BaseLane],
+    offsets: &[i32; GROUP],
+    tile: &mut CodeTile,
+) {
+    /// Rows of the base per pass: twelve sums and four vectors of codes leave registers to spare.
+    const ROWS: usize = 32;
+    let ones = _mm512_set1_epi16(1);
+    for first in (0..PANEL).step_by(ROWS) {
+        let mut sums = [[_mm512_setzero_si512(); 2]; GROUP];
+        for i in 0..GROUP {
+            sums[i] = [_mm512_set1_epi32(offsets[i]); 2];
+        }
+        for (queries, lanes) in lane_pairs(queries, panel) {
+            let mut base = [[_mm512_setzero_si512(); 2]; 2];
+            for l in 0..2 {
+                let from: *const i32 = lanes[l].0[first..first + ROWS].as_ptr().cast();
+                // SAFETY: 32 rows of four bytes are two vectors of 64.
+                base[l] = unsafe { [_mm512_loadu_epi32(from), _mm512_loadu_epi32(from.add(16))] };
+            }
+            for i in 0..GROUP {
+                let four = queries.map(|lane| _mm512_set1_epi32(lane.four(i)));
+                for half in 0..2 {
+                    let products = _mm512_add_epi16(
+                        _mm512_maddubs_epi16(base[0][half], four[0]),
+                        _mm512_maddubs_epi16(base[1][half], four[1]),
+                    );
+                    let products = _mm512_madd_epi16(products, ones);
+                    sums[i][half] = _mm512_add_epi32(sums[i][half], products);
+                }
+            }
+        }
+        for i in 0..GROUP {
+            let to = tile.0[i][first..first + ROWS].as_mut_ptr();
+            for half in 0..2 {
+                // SAFETY: 32 sums are two vectors of 64 bytes.
+                unsafe { _mm512_storeu_epi32(to.add(16 * half), sums[i][half]) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `queries` and `panel` have the same length; codes have the form [`NARROW`].
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_codes(
+    queries: &[QueryLane],
+    panel: &[BaseLane],
+    offsets: &[i32; GROUP],
+    tile: &mut CodeTile,
+) {
+    /// Rows of the base and queries per pass: six sums and four vectors of codes leave registers for
+    /// products.
+    const ROWS: usize = 16;
+    const QUERIES: usize = GROUP / 2;
+    let ones = _mm256_set1_epi16(1);
+    for first in (0..PANEL).step_by(ROWS) {
+        for query in [0, QUERIES] {
+            let mut sums = [[_mm256_setzero_si256(); 2]; QUERIES];
+            for i in 0..QUERIES {
+                sums[i] = [_mm256_set1_epi32(offsets[query + i]); 2];
+            }
+            for (queries, lanes) in lane_pairs(queries, panel) {
+                let mut base = [[_mm256_setzero_si256(); 2]; 2];
+                for l in 0..2 {
+                    let from: *const __m256i = lanes[l].0[first..first + ROWS].as_ptr().cast();
+                    // SAFETY: sixteen rows of four bytes are two vectors of 32.
+                    base[l] =
+                        unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] };
+                }
+                for i in 0..QUERIES {
+                    let four = queries.map(|lane| _mm256_set1_epi32(lane.four(query + i)));
+                    for half in 0..2 {
+                        let products = _mm256_add_epi16(
+                            _mm256_maddubs_epi16(base[0][half], four[0]),
+                            _mm256_maddubs_epi16(base[1][half], four[1]),
+                        );
+                        let products = _mm256_madd_epi16(products, ones);
+                        sums[i][half] = _mm256_add_epi32(sums[i][half], products);
+                    }
+                }
+            }
+            for i in 0..QUERIES {
+                let to: *mut __m256i = tile.0[query + i][first..first + ROWS].as_mut_ptr().cast();
+                for half in 0..2 {
+                    // SAFETY: sixteen sums are two vectors of 32 bytes.
+                    unsafe { _mm256_storeu_si256(to.add(half), sums[i][half]) };
+                }
             }
         }
     }
@@ -273,8 +398,7 @@ unsafe fn avx512_vnni(
             ]
         };
         for i in 0..GROUP {
-            let four = query.0[i].map(|code| code as u8);
-            let four = _mm512_set1_epi32(i32::from_ne_bytes(four));
+            let four = _mm512_set1_epi32(query.four(i));
             for v in 0..VECTORS {
                 sums[i][v] = _mm512_dpbusd_epi32(sums[i][v], base[v], four);
             }
@@ -309,8 +433,7 @@ unsafe fn avx_vnni(
             // SAFETY: sixteen rows of four bytes follow `first`.
             let base = unsafe { [_mm256_loadu_si256(base), _mm256_loadu_si256(base.add(1))] };
             for i in 0..GROUP {
-                let four = query.0[i].map(|code| code as u8);
-                let four = _mm256_set1_epi32(i32::from_ne_bytes(four));
+                let four = _mm256_set1_epi32(query.four(i));
                 for half in 0..2 {
                     sums[i][half] = _mm256_dpbusd_avx_epi32(sums[i][half], base[half], four);
                 }
