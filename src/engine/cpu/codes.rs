@@ -40,7 +40,8 @@ impl QueryLane {
     /// The four codes of query `i` as one number, for instructions that repeat one.
     #[inline(always)]
     pub(super) fn four(&self, i: usize) -> i32 {
-        i32::from_ne_bytes(self.0[i].map(|code| code as u8))
+        let [a, b, c, d] = self.0[i];
+        i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8])
     }
 }
 

