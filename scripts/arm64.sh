@@ -2,7 +2,7 @@
 # The CPU kernels and the oracle tests on 64-bit ARM, under qemu: ./scripts/arm64.sh
 #
 # Cross-compiles the tests and runs them with qemu-user, once as a CPU with dot products of bytes and once
-# as one without. Needs rustup or a toolchain that has the target, on a Debian or Ubuntu where packages can
+# as one without. Minutes, most of them the first build. Needs rustup or a toolchain that has the target, on a Debian or Ubuntu where packages can
 # be installed or are: it fails, and says in a box what is missing, rather than test nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
