@@ -9,7 +9,7 @@ use std::process::Command;
 use vecdrift::embeddings::Rows;
 use vecdrift::engine::{
     BlockLayout, DeviceChoice, Engine, EngineConfig, GramProducts, KernelFamily, Metric, Neighbors,
-    PairHistogram, PairSums, SelfExclusion,
+    PairHistogram, PairSums, SelfExclusion, cpu,
 };
 use vecdrift::stats::rng::Philox;
 
@@ -83,9 +83,11 @@ enum Data {
     Subnormal,
     /// Sorted by similarity to one direction: neighbours in one bin.
     Sorted,
+    /// Normal rows, each × 10⁻³⁰, 1 or 10³⁰.
+    Mixed,
 }
 
-const ALL_DATA: [Data; 9] = [
+const ALL_DATA: [Data; 10] = [
     Data::Normal,
     Data::FarNearDuplicates,
     Data::AllEqual,
@@ -95,6 +97,7 @@ const ALL_DATA: [Data; 9] = [
     Data::SignedZeros,
     Data::Subnormal,
     Data::Sorted,
+    Data::Mixed,
 ];
 
 impl Data {
@@ -116,6 +119,11 @@ impl Data {
             Self::Huge => normal(1e30),
             Self::Tiny => normal(1e-30),
             Self::Subnormal => normal(1e-40),
+            Self::Mixed => normal(1.0)
+                .iter()
+                .enumerate()
+                .map(|(i, v)| v * [1e-30, 1.0, 1e30][i / dim % 3])
+                .collect(),
             Self::FarNearDuplicates => normal(1e-3)
                 .iter()
                 .enumerate()
@@ -632,6 +640,15 @@ fn cases(shapes: &[[usize; 3]]) -> impl Iterator<Item = Case> + '_ {
         .map(|(data, shape, seed)| Case::new(data, shape, seed))
 }
 
+/// Every kind of data among enough base rows for the CPU to screen `nearest` by codes, as it does for few
+/// neighbours only (seeds 0 and 1), and rows as long as large models make them.
+fn screened_cases() -> impl Iterator<Item = Case> {
+    let special = ALL_DATA
+        .into_iter()
+        .flat_map(|data| [0, 1].map(|seed| Case::new(data, [40, 400, 25], seed)));
+    special.chain([0, 1].map(|seed| Case::new(Data::Normal, [33, 258, 1536], seed)))
+}
+
 // The tests.
 
 #[test]
@@ -654,7 +671,7 @@ fn gpu_engines_match_the_oracles() {
 fn cpu_engines_match_the_oracles_and_each_other() {
     let engines = cpu_engines();
     let mut hasher = bits_hasher();
-    for case in cases(&SHAPES) {
+    for case in cases(&SHAPES).chain(screened_cases()) {
         let expected = Expected::new(&case, "cpu");
         let [first, rest @ ..] = &engines[..] else {
             unreachable!("there are four engines")
@@ -690,24 +707,10 @@ fn bits_hasher() -> impl Hasher {
 /// Runs the CPU suite with each kernel that this CPU has, in a process of its own.
 #[test]
 fn every_cpu_kernel_passes_and_those_that_fuse_agree() {
-    let mut kernels = vec![("portable", true)];
-    #[cfg(target_arch = "x86_64")]
-    kernels.extend([
-        (
-            "avx2",
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-        ),
-        (
-            "avx512",
-            is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq"),
-        ),
-    ]);
+    let kernels = cpu::kernels();
+    assert_eq!(kernels.last(), Some(&"portable"));
     let mut digests = Vec::new();
-    for (kernel, supported) in kernels {
-        if !supported {
-            println!("SKIPPED: this CPU cannot run the kernel {kernel}");
-            continue;
-        }
+    for kernel in kernels {
         let output = Command::new(std::env::current_exe().expect("tests have a path"))
             .args([
                 "twins::cpu_engines_match_the_oracles_and_each_other",
@@ -730,20 +733,22 @@ fn every_cpu_kernel_passes_and_those_that_fuse_agree() {
         let (precision, digest) = line.rsplit_once(' ').expect("precision and digest");
         assert_eq!(precision, format!("f32 ({kernel})"));
         println!("{kernel}: {digest}");
-        digests.push((kernel, digest.to_owned()));
+        digests.push(digest.to_owned());
     }
-    let of = |name| {
-        digests
-            .iter()
-            .find(|(kernel, _)| *kernel == name)
-            .map(|(_, digest)| digest)
+    let [fused @ .., portable] = &digests[..] else {
+        unreachable!("the portable kernel is always there")
     };
-    if let (Some(avx2), Some(avx512)) = (of("avx2"), of("avx512")) {
+    for digest in fused {
         assert_eq!(
-            avx2, avx512,
-            "both fuse each multiply-add, so every bit is the same"
+            digest, &fused[0],
+            "all fuse each multiply-add, so every bit is the same"
         );
-        assert_ne!(Some(avx2), of("portable"), "a digest sees the last bit");
+        // The portable kernel fuses where every CPU of its architecture can.
+        if cfg!(target_arch = "aarch64") {
+            assert_eq!(digest, portable);
+        } else {
+            assert_ne!(digest, portable, "a digest sees the last bit");
+        }
     }
 }
 

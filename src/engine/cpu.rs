@@ -4,7 +4,7 @@
 //! Every product is one chain of multiply-adds over d, from the first coordinate to the last, whatever
 //! its place in a tile, and every sum is formed within a fixed tile of 64 × 64 (or 16 × 16) pairs and
 //! added exactly beyond it. So a result does not depend on the number of threads, the size of the
-//! blocks or the order of tasks. AVX-512 and AVX2 (and NEON) fuse each multiply-add and agree in every
+//! blocks or the order of tasks. AVX-512, AVX2 and NEON fuse each multiply-add and agree in every
 //! bit; the portable kernel on a CPU without fused multiply-add rounds twice, stays within the accuracy
 //! contract of [`crate::engine`], and agrees with itself. (`gram` is computed in f64 by faer, which
 //! chooses its own instructions.)
@@ -54,6 +54,13 @@ pub struct CpuBackend {
     screening: Mutex<Option<(usize, Screening)>>,
 }
 
+/// The kernels that this CPU can run, best first: what the environment variable `VECDRIFT_CPU_KERNEL` may
+/// name.
+pub fn kernels() -> Vec<&'static str> {
+    let kernels = Kernel::available();
+    kernels.into_iter().map(Kernel::name).collect()
+}
+
 /// The CPU with all its cores, as a device.
 ///
 /// # Errors
@@ -64,8 +71,7 @@ pub fn device() -> Result<DeviceInfo> {
 
 impl CpuBackend {
     /// A backend of `threads` threads (`None`: all cores) and the best kernel for this CPU, or the one
-    /// that the environment variable `VECDRIFT_CPU_KERNEL` names: `avx512vnni`, `avx512`, `avxvnni`,
-    /// `avx2` or `portable`.
+    /// that the environment variable `VECDRIFT_CPU_KERNEL` names, one of [`kernels`].
     ///
     /// # Errors
     /// The named kernel is unknown or not supported, or no threads can be started.

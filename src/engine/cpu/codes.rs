@@ -17,21 +17,29 @@ pub(super) const PANEL: usize = 64;
 pub(super) const GROUP: usize = 6;
 /// Coordinates that are multiplied at once.
 const QUAD: usize = 4;
-/// What is added to a code of a base row, so that it is unsigned as the instructions want it.
-pub(super) const ZERO: u8 = 128;
 /// Coordinates that are encoded at once.
 const STEP: usize = 16;
 /// Whole codes of a row are filled up with 0 to a multiple of this.
 pub(super) const WHOLE: usize = 64;
 /// 3 · 2²².
 const ROUNDER: f32 = 12_582_912.0;
-/// The largest code.
-const LARGEST: f32 = 127.0;
+/// The largest code of whole rows.
+const WHOLE_LARGEST: i8 = 127;
+/// What instructions that want one side unsigned add to the codes of whole rows.
+pub(super) const WHOLE_ZERO: u8 = 128;
 /// The smallest scale, 2⁻⁶⁰: far below what matters beside lengths of 1, and with a reciprocal that f32
 /// products have room for. Codes of smaller values are 0.
 const LEAST_SCALE: f32 = 8.673_617_4e-19;
 
-/// Four coordinates of a panel's rows, each code + 128.
+/// The codes that a kernel multiplies: integers from −`largest` to `largest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CodeForm {
+    pub(super) largest: i8,
+    /// What is added to the codes of base rows, for instructions that want them unsigned.
+    pub(super) zero: u8,
+}
+
+/// Four coordinates of a panel's rows, each code + `zero`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct BaseLane(pub(super) [[u8; QUAD]; PANEL]);
@@ -40,6 +48,15 @@ pub(super) struct BaseLane(pub(super) [[u8; QUAD]; PANEL]);
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(4))]
 pub(super) struct QueryLane(pub(super) [[i8; QUAD]; GROUP]);
+
+impl QueryLane {
+    /// The four codes of query `i` as one number, for instructions that repeat one.
+    #[inline(always)]
+    pub(super) fn four(&self, i: usize) -> i32 {
+        let [a, b, c, d] = self.0[i];
+        i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8])
+    }
+}
 
 /// Products of the codes of a group of queries with those of a panel.
 #[repr(C, align(64))]
@@ -95,6 +112,7 @@ pub(super) struct Codes {
     whole: Option<Whole>,
     rows: usize,
     quads: usize,
+    zero: u8,
     /// ‖μ‖².
     sq_origin: f64,
     /// Bound on what the axes' own roundings add to a product of two rows of length 1.
@@ -116,13 +134,13 @@ pub(super) struct Whole {
 /// The same rows as queries: `[group][four coordinates][row]`.
 struct Queries {
     lanes: Vec<QueryLane>,
-    /// −128·Σ code per row: what the offset of the base's codes adds to a product.
+    /// −`zero`·Σ code per row: what the offset of the base's codes adds to a product.
     offsets: Vec<[i32; GROUP]>,
 }
 
 /// Encodes values; `put` takes sixteen codes at a time, filled up with 0.
 #[inline(always)]
-fn encode(values: &[f32], mut put: impl FnMut(usize, &[i8; STEP])) -> Coded {
+fn encode(values: &[f32], largest_code: i8, mut put: impl FnMut(usize, &[i8; STEP])) -> Coded {
     let mut largest = [0.0f32; STEP];
     let (steps, last) = values.as_chunks::<STEP>();
     for values in steps {
@@ -135,7 +153,7 @@ fn encode(values: &[f32], mut put: impl FnMut(usize, &[i8; STEP])) -> Coded {
         .iter()
         .chain(last)
         .fold(0.0f32, |m, v| m.max(v.abs()));
-    let scale = (largest / LARGEST).max(LEAST_SCALE);
+    let scale = (largest / f32::from(largest_code)).max(LEAST_SCALE);
     let inverse = 1.0 / scale;
     let (mut rest, mut held, mut all) = ([0.0f64; STEP], [0.0f64; STEP], [0.0f64; STEP]);
     let mut step = |at: usize, values: &[f32; STEP]| {
@@ -206,6 +224,7 @@ impl Scratch {
 
 /// Codes of one panel's rows.
 struct Encode<'a> {
+    form: CodeForm,
     axes: &'a Axes,
     rows: Rows<'a>,
     lanes: &'a mut [BaseLane],
@@ -221,6 +240,7 @@ impl Job for Encode<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
         let Self {
+            form,
             axes,
             rows,
             lanes,
@@ -241,10 +261,12 @@ impl Job for Encode<'_> {
         }
         let mut longest = 0.0f32;
         let mut first_look = |r: usize, values: &[f32]| {
-            let coded = encode(values, |at, codes| {
+            let coded = encode(values, form.largest, |at, codes| {
                 let (quads, _) = codes.as_chunks::<QUAD>();
                 for (lane, codes) in lanes[at * (STEP / QUAD)..].iter_mut().zip(quads) {
-                    lane.0[r] = codes.map(|code| code as u8 ^ ZERO);
+                    for i in 0..QUAD {
+                        lane.0[r][i] = (codes[i] as u8).wrapping_add(form.zero);
+                    }
                 }
             });
             bounds.scales[r] = coded.scale;
@@ -258,7 +280,7 @@ impl Job for Encode<'_> {
                 let stride = codes.len() / count;
                 for (r, codes) in codes.chunks_exact_mut(stride).enumerate() {
                     let values = &scratch.centred[r * dim..(r + 1) * dim];
-                    coded[r] = encode(values, |at, from| {
+                    coded[r] = encode(values, WHOLE_LARGEST, |at, from| {
                         codes[at * STEP..(at + 1) * STEP].copy_from_slice(from);
                     });
                 }
@@ -323,12 +345,13 @@ impl Codes {
     /// Most coordinates whose products an i32 holds: 255 · 127 each.
     pub(super) const WIDEST: usize = 1 << 16;
 
-    /// Encodes rows no longer than 1, on the current thread pool.
+    /// Encodes rows no longer than 1 as `kernel` multiplies them, on the current thread pool.
     pub(super) fn encode(kernel: Kernel, axes: &Axes, rows: Rows<'_>) -> Self {
         let (dim, quads) = (rows.dim(), axes.len().div_ceil(QUAD));
         assert!(dim <= Self::WIDEST);
+        let form = kernel.code_form();
         let panels = rows.len().div_ceil(PANEL);
-        let mut lanes = vec![BaseLane([[ZERO; QUAD]; PANEL]); panels * quads];
+        let mut lanes = vec![BaseLane([[form.zero; QUAD]; PANEL]); panels * quads];
         let mut bounds = vec![PanelBounds::PADDING; panels];
         let stride = dim.next_multiple_of(WHOLE);
         let turned = axes.rotation.is_some();
@@ -354,6 +377,7 @@ impl Codes {
                 || Scratch::new(axes),
                 |scratch, (((lanes, bounds), whole), values)| {
                     kernel.run(Encode {
+                        form,
                         axes,
                         rows: Rows::new(values, dim),
                         lanes,
@@ -373,6 +397,7 @@ impl Codes {
             whole: turned.then_some(whole),
             rows: rows.len(),
             quads,
+            zero: form.zero,
             sq_origin: axes.sq_origin,
             skew: axes
                 .rotation
@@ -472,11 +497,12 @@ impl Codes {
                     let from = &self.lanes[row / PANEL * self.quads..];
                     let mut sum = 0;
                     for (to, from) in lanes.iter_mut().zip(from) {
-                        let codes = from.0[row % PANEL].map(|code| (code ^ ZERO) as i8);
+                        let codes =
+                            from.0[row % PANEL].map(|code| code.wrapping_sub(self.zero) as i8);
                         sum += codes.iter().copied().map(i32::from).sum::<i32>();
                         to.0[i] = codes;
                     }
-                    offsets[i] = -i32::from(ZERO) * sum;
+                    offsets[i] = -i32::from(self.zero) * sum;
                 }
             });
         Queries { lanes, offsets }
@@ -556,21 +582,20 @@ mod tests {
         }
     }
 
-    /// Exact integers, so every instruction set gives the same; the product of the codes of a row with
-    /// itself is the square of what the codes hold.
+    /// Exact integers. The first rows hold the
+    /// largest codes alone, of either sign: no sum on the way may overflow.
     #[test]
     fn every_kernel_multiplies_codes_exactly() {
-        for dim in [1, 3, 4, 17, 100, 383, 385, 1536] {
-            let values = random(133, dim);
-            let kernel = Kernel::available()[0];
-            let codes = Codes::encode(kernel, &Axes::plain(dim), Rows::new(&values, dim));
-            codes.turn_to_queries();
-            let code = |row: usize, k: usize| {
-                let lane = codes.lanes[row / PANEL * codes.quads + k / QUAD];
-                i32::from(lane.0[row % PANEL][k % QUAD]) - i32::from(ZERO)
-            };
-            for (group, panel) in [(0, 0), (21, 1), (22, 2)] {
-                for kernel in Kernel::available() {
+        for dim in [1, 3, 4, 5, 17, 100, 383, 385, 1536] {
+            let mut values = random(133, dim);
+            for (i, value) in values[..12 * dim].iter_mut().enumerate() {
+                *value = if i / dim % 3 == 0 { -0.5 } else { 0.5 };
+            }
+            for kernel in Kernel::available() {
+                let codes = Codes::encode(kernel, &Axes::plain(dim), Rows::new(&values, dim));
+                codes.turn_to_queries();
+                assert_eq!(code(&codes, 0, 0), -i32::from(kernel.code_form().largest));
+                for (group, panel) in [(0, 0), (1, 2), (21, 1), (22, 2)] {
                     let products = kernel.run(Products {
                         codes: &codes,
                         group,
@@ -579,9 +604,10 @@ mod tests {
                     for (at, &found) in products.iter().enumerate() {
                         let (query, base) =
                             (group * GROUP + at / PANEL, panel * PANEL + at % PANEL);
-                        let exists = query < 133 && base < 133;
-                        let exact: i32 = if exists {
-                            (0..dim).map(|k| code(query, k) * code(base, k)).sum()
+                        let exact: i32 = if query < 133 && base < 133 {
+                            (0..dim)
+                                .map(|k| code(&codes, query, k) * code(&codes, base, k))
+                                .sum()
                         } else {
                             0
                         };
@@ -592,35 +618,40 @@ mod tests {
         }
     }
 
+    /// Coordinate `k` of a row as code.
+    fn code(codes: &Codes, row: usize, k: usize) -> i32 {
+        let lane = codes.lanes[row / PANEL * codes.quads + k / QUAD];
+        i32::from(lane.0[row % PANEL][k % QUAD].wrapping_sub(codes.zero) as i8)
+    }
+
     #[test]
     fn bounds_hold_what_codes_lose() {
-        for scale in [1e-44f32, 1e-30, 1.0, 1e30] {
-            let dim = 37;
-            let values: Vec<f32> = random(70, dim).iter().map(|v| v * scale).collect();
-            let rows = Rows::new(&values, dim);
-            let codes = Codes::encode(Kernel::available()[0], &Axes::plain(dim), rows);
-            for (r, row) in rows.iter().enumerate() {
-                let Coded {
-                    scale, residual, ..
-                } = codes.row(r).0;
-                let rest: f64 = row
-                    .iter()
-                    .enumerate()
-                    .map(|(k, &v)| {
-                        let lane = codes.lanes[r / PANEL * codes.quads + k / QUAD];
-                        let code = f64::from(lane.0[r % PANEL][k % QUAD]) - 128.0;
-                        (f64::from(v) - f64::from(scale) * code).powi(2)
-                    })
-                    .sum();
-                // What f32 cannot hold at all, far below the prepared rows' length of 1.
-                assert!(rest.sqrt() <= f64::from(residual) + 1e-44, "row {r}");
-                assert!(f64::from(residual) <= rest.sqrt() * 1.00001 + 1e-44);
+        for kernel in Kernel::available() {
+            for scale in [1e-44f32, 1e-30, 1.0, 1e30] {
+                let dim = 37;
+                let values: Vec<f32> = random(70, dim).iter().map(|v| v * scale).collect();
+                let rows = Rows::new(&values, dim);
+                let codes = Codes::encode(kernel, &Axes::plain(dim), rows);
+                for (r, row) in rows.iter().enumerate() {
+                    let Coded {
+                        scale, residual, ..
+                    } = codes.row(r).0;
+                    let square = |(k, &v): (usize, &f32)| {
+                        (f64::from(v) - f64::from(scale) * f64::from(code(&codes, r, k))).powi(2)
+                    };
+                    let rest = row.iter().enumerate().map(square).sum::<f64>().sqrt();
+                    // What f32 cannot hold at all, far below the prepared rows' length of 1.
+                    let least = 1e-44;
+                    let what = format!("{}, scale {scale:e}, row {r}", kernel.name());
+                    assert!(rest <= f64::from(residual) + least, "{what}");
+                    assert!(f64::from(residual) <= rest * 1.00001 + least, "{what}");
+                }
+                let padding = codes.panel(1).1;
+                assert_eq!(
+                    (padding.scales[6], padding.residuals[6]),
+                    (0.0, f32::NEG_INFINITY)
+                );
             }
-            let padding = codes.panel(1).1;
-            assert_eq!(
-                (padding.scales[6], padding.residuals[6]),
-                (0.0, f32::NEG_INFINITY)
-            );
         }
     }
 }

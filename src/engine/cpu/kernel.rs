@@ -5,12 +5,14 @@
 //! intrinsics. Rust neither reorders nor fuses floating-point operations on its own, so two sets that
 //! both fuse where the code says `mul_add` give the same bits.
 
-use super::codes::{BaseLane, CodeTile, GROUP, PANEL, QueryLane, plain_product};
+use super::codes::{BaseLane, CodeForm, CodeTile, GROUP, PANEL, QueryLane, plain_product};
 use super::panels::Lane;
 use super::product::Tile;
 use crate::engine::score;
 use crate::error::{Error, Result};
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -36,6 +38,10 @@ enum Set {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     Portable,
 }
 
@@ -50,6 +56,10 @@ impl Set {
             Self::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => "neondot",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
             Self::Portable => "portable",
         }
     }
@@ -82,7 +92,7 @@ pub(super) trait Isa: Copy {
     );
 
     /// Products of the codes of a group of queries with those of a panel of base rows, from `offsets` on.
-    /// Exact.
+    /// Exact for codes that were made for this kernel.
     fn code_products(
         self,
         queries: &[QueryLane],
@@ -123,8 +133,9 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         {
             // The dispatch enables no other features, so these checks are what it needs.
-            let avx512 =
-                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq");
             if avx512 && is_x86_feature_detected!("avx512vnni") {
                 kernels.push(Self(Set::Avx512Vnni));
             }
@@ -137,6 +148,16 @@ impl Kernel {
             }
             if avx2 {
                 kernels.push(Self(Set::Avx2));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            let neon = std::arch::is_aarch64_feature_detected!("neon");
+            if neon && std::arch::is_aarch64_feature_detected!("dotprod") {
+                kernels.push(Self(Set::NeonDot));
+            }
+            if neon {
+                kernels.push(Self(Set::Neon));
             }
         }
         kernels.push(Self(Set::Portable));
@@ -174,14 +195,30 @@ impl Kernel {
     pub(super) fn has_code_products(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512Vnni | Set::AvxVnni => true,
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512 | Set::Avx2 => false,
+            Set::Avx512Vnni | Set::Avx512 | Set::AvxVnni | Set::Avx2 => true,
+            #[cfg(target_arch = "aarch64")]
+            Set::NeonDot => true,
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => false,
             Set::Portable => false,
         }
     }
 
-    /// `avx512vnni`, `avx512`, `avxvnni`, `avx2` or `portable`.
+    /// The codes it multiplies.
+    pub(super) fn code_form(self) -> CodeForm {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 | Set::Avx2 => x86::NARROW,
+            #[cfg(target_arch = "aarch64")]
+            Set::NeonDot => neon::SIGNED,
+            _ => CodeForm {
+                largest: 127,
+                zero: 128,
+            },
+        }
+    }
+
+    /// `avx512vnni`, `avx512`, `avxvnni`, `avx2`, `neondot`, `neon` or `portable`.
     pub(super) fn name(self) -> &'static str {
         self.0.name()
     }
@@ -191,12 +228,12 @@ impl Kernel {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni => {
-                #[target_feature(enable = "avx512f,avx512dq,avx512vnni,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vnni,avx2,fma")]
                 fn run<J: Job>(job: J) -> J::Output {
                     job.run(x86::Avx512Vnni(()))
                 }
-                // SAFETY: this variant is only made where the CPU has avx512f, avx512dq and avx512vnni;
-                // no CPU has those without avx2 and fma.
+                // SAFETY: this variant is only made where the CPU has avx512f, avx512bw, avx512dq
+                // and avx512vnni; no CPU has those without avx2 and fma.
                 unsafe { run(job) }
             }
             #[cfg(target_arch = "x86_64")]
@@ -210,12 +247,12 @@ impl Kernel {
             }
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => {
-                #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx2,fma")]
                 fn run<J: Job>(job: J) -> J::Output {
                     job.run(x86::Avx512(()))
                 }
-                // SAFETY: this variant is only made where the CPU has avx512f and avx512dq; no CPU
-                // has those without avx2 and fma.
+                // SAFETY: this variant is only made where the CPU has avx512f, avx512bw and
+                // avx512dq; no CPU has those without avx2 and fma.
                 unsafe { run(job) }
             }
             #[cfg(target_arch = "x86_64")]
@@ -225,6 +262,24 @@ impl Kernel {
                     job.run(x86::Avx2(()))
                 }
                 // SAFETY: this variant is only made where the CPU has avx2 and fma.
+                unsafe { run(job) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            Set::NeonDot => {
+                #[target_feature(enable = "neon,dotprod")]
+                fn run<J: Job>(job: J) -> J::Output {
+                    job.run(neon::NeonDot(()))
+                }
+                // SAFETY: this variant is only made where the CPU has neon and dotprod.
+                unsafe { run(job) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => {
+                #[target_feature(enable = "neon")]
+                fn run<J: Job>(job: J) -> J::Output {
+                    job.run(neon::Neon(()))
+                }
+                // SAFETY: this variant is only made where the CPU has neon.
                 unsafe { run(job) }
             }
             Set::Portable => job.run(Portable),

@@ -64,30 +64,45 @@ mod tests {
     use crate::embeddings::Rows;
     use crate::stats::rng::Philox;
 
-    /// One chain of multiply-adds per element, wherever in a tile it lies. The output starts as NaN, so
-    /// this also shows that every element is written.
+    /// One chain of multiply-adds per element, wherever in a tile it lies, bit by bit: the scalar twin of
+    /// every kernel's products. The output starts as NaN, so this also shows that every element is
+    /// written.
     #[test]
     fn elements_are_sequential_chains() {
-        for (n, p, dim) in [
-            (1, 1, 1),
-            (17, 2, 3),
-            (64, 65, 17),
-            (130, 33, 100),
-            (300, 1, 383),
-        ] {
-            let mut rng = Philox::new(3, (n + p + dim) as u64);
-            let mut draw =
-                |rows| -> Vec<f32> { (0..rows * dim).map(|_| rng.normal() as f32).collect() };
-            let (x, w) = (draw(n), draw(p));
-            let (x, w) = (Rows::new(&x, dim), Rows::new(&w, dim));
-            for kernel in Kernel::available() {
-                let fused = kernel.name() != "portable" || cfg!(target_arch = "aarch64");
-                let expected: Vec<f32> = x
-                    .iter()
-                    .flat_map(|a| w.iter().map(move |b| chain(a, b, fused)))
-                    .collect();
-                let got = project(kernel, &Panels::pack(x), &Panels::pack(w));
-                assert_eq!(got, expected, "{} {n}×{p}×{dim}", kernel.name());
+        // Scales of x and w: plain, subnormal, and so far apart that only the products are plain.
+        for scales in [[1.0, 1.0], [1e-40, 1.0], [1e30, 1e-30], [1e-30, 1e-14]] {
+            for (n, p, dim) in [
+                (1, 1, 1),
+                (17, 2, 3),
+                (64, 65, 17),
+                (130, 33, 100),
+                (300, 1, 383),
+                (31, 47, 385),
+                (15, 17, 1536),
+            ] {
+                let mut rng = Philox::new(3, (n + p + dim) as u64);
+                let mut draw = |rows, scale: f64| -> Vec<f32> {
+                    let mut values: Vec<f32> = (0..rows * dim)
+                        .map(|_| (scale * rng.normal()) as f32)
+                        .collect();
+                    for value in values.iter_mut().step_by(7) {
+                        *value *= 0.0;
+                    }
+                    values
+                };
+                let (x, w) = (draw(n, scales[0]), draw(p, scales[1]));
+                let (x, w) = (Rows::new(&x, dim), Rows::new(&w, dim));
+                for kernel in Kernel::available() {
+                    let fused = kernel.name() != "portable" || cfg!(target_arch = "aarch64");
+                    let expected: Vec<u32> = x
+                        .iter()
+                        .flat_map(|a| w.iter().map(move |b| chain(a, b, fused).to_bits()))
+                        .collect();
+                    let got = project(kernel, &Panels::pack(x), &Panels::pack(w));
+                    let got: Vec<u32> = got.into_iter().map(f32::to_bits).collect();
+                    let what = format!("{} {n}×{p}×{dim}, scales {scales:?}", kernel.name());
+                    assert!(got == expected, "{what}");
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::axes::Axes;
 use super::block::CpuBlock;
-use super::codes::{CodeTile, Coded, Codes, GROUP, PANEL, PanelBounds, ZERO};
+use super::codes::{CodeTile, Coded, Codes, GROUP, PANEL, PanelBounds, WHOLE_ZERO};
 use super::kernel::{Isa, Job, Kernel};
 use crate::engine::score::{self, TopK};
 use crate::engine::{NearestRequest, interrupt};
@@ -242,7 +242,7 @@ impl View {
             let (codes, coded) = queries.row(query);
             let sum: i32 = codes.iter().map(|&code| i32::from(code)).sum();
             let look = Look::new(coded, base.error_with(coded));
-            (look, -i32::from(ZERO) * sum)
+            (look, -i32::from(WHOLE_ZERO) * sum)
         });
         let unit = f64::from(code.scale);
         Self {

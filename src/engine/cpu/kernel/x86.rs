@@ -3,13 +3,13 @@
 use std::arch::x86_64::*;
 
 use super::super::codes::{
-    BaseLane, CodeTile, GROUP, PANEL, QueryLane, WHOLE, ZERO, plain_products,
+    BaseLane, CodeForm, CodeTile, GROUP, PANEL, QueryLane, WHOLE, WHOLE_ZERO,
 };
 use super::super::panels::{LANES, Lane};
 use super::super::product::{SIDE, Tile};
 use super::Isa;
 
-/// Made only inside code compiled for AVX-512.
+/// Made only inside code compiled for AVX-512 (F, BW and DQ).
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(pub(super) ());
 
@@ -92,7 +92,10 @@ impl Isa for Avx512 {
         offsets: &[i32; GROUP],
         tile: &mut CodeTile,
     ) {
-        plain_products(queries, panel, offsets, tile);
+        assert_eq!(queries.len(), panel.len());
+        // SAFETY: `self` exists only where the instructions do; both sides have the same number of
+        // lanes.
+        unsafe { avx512_codes(queries, panel, offsets, tile) }
     }
 }
 
@@ -173,7 +176,10 @@ impl Isa for Avx2 {
         offsets: &[i32; GROUP],
         tile: &mut CodeTile,
     ) {
-        plain_products(queries, panel, offsets, tile);
+        assert_eq!(queries.len(), panel.len());
+        // SAFETY: `self` exists only where the instructions do; both sides have the same number of
+        // lanes.
+        unsafe { avx2_codes(queries, panel, offsets, tile) }
     }
 }
 
@@ -258,6 +264,143 @@ fn avx2_dot(x: &[f32], y: &[f32]) -> f64 {
         unsafe { _mm256_storeu_pd(lanes.as_mut_ptr().add(4 * half), sums) };
     }
     lanes.iter().sum()
+}
+
+/// The codes that kernels without VNNI multiply. A product of unsigned and signed bytes leaves them as
+/// sums of two in 16 bits. These codes are so small that two such sums, 2 · 2 · 127 · 63, can be added
+/// before they are widened: 2.5 times as many products per second as of f32 (Zen 4), where codes of eight
+/// bits, as 16-bit numbers, give 1.3 times as many. Less is ruled out by them: among rows in clusters
+/// `nearest` is 1.2 times as fast as by f32, among rows without any structure as fast.
+pub(super) const NARROW: CodeForm = CodeForm {
+    largest: 63,
+    zero: 64,
+};
+
+/// # Safety
+/// `queries` and `panel` have the same length; codes have the form [`NARROW`].
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn avx512_codes(
+    queries: &[QueryLane],
+    panel: &[BaseLane],
+    offsets: &[i32; GROUP],
+    tile: &mut CodeTile,
+) {
+    /// Rows of the base per pass: twelve sums and four vectors of codes.
+    const ROWS: usize = 32;
+    let ones = _mm512_set1_epi16(1);
+    let (query_pairs, last_query) = queries.as_chunks::<2>();
+    let (lane_pairs, last_lane) = panel.as_chunks::<2>();
+    for first in (0..PANEL).step_by(ROWS) {
+        let mut sums = [[_mm512_setzero_si512(); 2]; GROUP];
+        for i in 0..GROUP {
+            sums[i] = [_mm512_set1_epi32(offsets[i]); 2];
+        }
+        for (queries, lanes) in query_pairs.iter().zip(lane_pairs) {
+            let mut base = [[_mm512_setzero_si512(); 2]; 2];
+            for l in 0..2 {
+                let from: *const i32 = lanes[l].0[first..first + ROWS].as_ptr().cast();
+                // SAFETY: 32 rows of four bytes are two vectors of 64.
+                base[l] = unsafe { [_mm512_loadu_epi32(from), _mm512_loadu_epi32(from.add(16))] };
+            }
+            for i in 0..GROUP {
+                let first_four = _mm512_set1_epi32(queries[0].four(i));
+                let next_four = _mm512_set1_epi32(queries[1].four(i));
+                for half in 0..2 {
+                    let products = _mm512_add_epi16(
+                        _mm512_maddubs_epi16(base[0][half], first_four),
+                        _mm512_maddubs_epi16(base[1][half], next_four),
+                    );
+                    let products = _mm512_madd_epi16(products, ones);
+                    sums[i][half] = _mm512_add_epi32(sums[i][half], products);
+                }
+            }
+        }
+        for (query, lane) in last_query.iter().zip(last_lane) {
+            let from: *const i32 = lane.0[first..first + ROWS].as_ptr().cast();
+            for half in 0..2 {
+                // SAFETY: as above.
+                let base = unsafe { _mm512_loadu_epi32(from.add(16 * half)) };
+                for i in 0..GROUP {
+                    let products = _mm512_maddubs_epi16(base, _mm512_set1_epi32(query.four(i)));
+                    let products = _mm512_madd_epi16(products, ones);
+                    sums[i][half] = _mm512_add_epi32(sums[i][half], products);
+                }
+            }
+        }
+        for i in 0..GROUP {
+            let to = tile.0[i][first..first + ROWS].as_mut_ptr();
+            for half in 0..2 {
+                // SAFETY: 32 sums are two vectors of 64 bytes.
+                unsafe { _mm512_storeu_epi32(to.add(16 * half), sums[i][half]) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `queries` and `panel` have the same length; codes have the form [`NARROW`].
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_codes(
+    queries: &[QueryLane],
+    panel: &[BaseLane],
+    offsets: &[i32; GROUP],
+    tile: &mut CodeTile,
+) {
+    /// Rows of the base and queries per pass: six sums and four vectors of codes leave registers for
+    /// products.
+    const ROWS: usize = 16;
+    const QUERIES: usize = GROUP / 2;
+    let ones = _mm256_set1_epi16(1);
+    let (query_pairs, last_query) = queries.as_chunks::<2>();
+    let (lane_pairs, last_lane) = panel.as_chunks::<2>();
+    for first in (0..PANEL).step_by(ROWS) {
+        for query in [0, QUERIES] {
+            let mut sums = [[_mm256_setzero_si256(); 2]; QUERIES];
+            for i in 0..QUERIES {
+                sums[i] = [_mm256_set1_epi32(offsets[query + i]); 2];
+            }
+            for (queries, lanes) in query_pairs.iter().zip(lane_pairs) {
+                let mut base = [[_mm256_setzero_si256(); 2]; 2];
+                for l in 0..2 {
+                    let from: *const __m256i = lanes[l].0[first..first + ROWS].as_ptr().cast();
+                    // SAFETY: sixteen rows of four bytes are two vectors of 32.
+                    base[l] =
+                        unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] };
+                }
+                for i in 0..QUERIES {
+                    let first_four = _mm256_set1_epi32(queries[0].four(query + i));
+                    let next_four = _mm256_set1_epi32(queries[1].four(query + i));
+                    for half in 0..2 {
+                        let products = _mm256_add_epi16(
+                            _mm256_maddubs_epi16(base[0][half], first_four),
+                            _mm256_maddubs_epi16(base[1][half], next_four),
+                        );
+                        let products = _mm256_madd_epi16(products, ones);
+                        sums[i][half] = _mm256_add_epi32(sums[i][half], products);
+                    }
+                }
+            }
+            for (queries, lane) in last_query.iter().zip(last_lane) {
+                let from: *const __m256i = lane.0[first..first + ROWS].as_ptr().cast();
+                for half in 0..2 {
+                    // SAFETY: as above.
+                    let base = unsafe { _mm256_loadu_si256(from.add(half)) };
+                    for i in 0..QUERIES {
+                        let four = _mm256_set1_epi32(queries.four(query + i));
+                        let products = _mm256_madd_epi16(_mm256_maddubs_epi16(base, four), ones);
+                        sums[i][half] = _mm256_add_epi32(sums[i][half], products);
+                    }
+                }
+            }
+            for i in 0..QUERIES {
+                let to: *mut __m256i = tile.0[query + i][first..first + ROWS].as_mut_ptr().cast();
+                for half in 0..2 {
+                    // SAFETY: sixteen sums are two vectors of 32 bytes.
+                    unsafe { _mm256_storeu_si256(to.add(half), sums[i][half]) };
+                }
+            }
+        }
+    }
 }
 
 /// Made only inside code compiled for AVX-512 with VNNI.
@@ -365,7 +508,7 @@ fn avx2_reached(values: &[f32; PANEL], bar: f32) -> u64 {
 /// `query` and `base` have the same length, a multiple of 64.
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn avx512_vnni_product(query: &[i8], base: &[i8], offset: i32) -> i32 {
-    let zero = _mm512_set1_epi8(ZERO as i8);
+    let zero = _mm512_set1_epi8(WHOLE_ZERO as i8);
     let mut sum = _mm512_setzero_si512();
     for at in (0..query.len()).step_by(64) {
         // SAFETY: 64 codes follow `at` on either side.
@@ -384,7 +527,7 @@ unsafe fn avx512_vnni_product(query: &[i8], base: &[i8], offset: i32) -> i32 {
 /// `query` and `base` have the same length, a multiple of 64.
 #[target_feature(enable = "avx2,avxvnni")]
 unsafe fn avx_vnni_product(query: &[i8], base: &[i8], offset: i32) -> i32 {
-    let zero = _mm256_set1_epi8(ZERO as i8);
+    let zero = _mm256_set1_epi8(WHOLE_ZERO as i8);
     let mut sums = [_mm256_setzero_si256(); 2];
     for at in (0..query.len()).step_by(64) {
         for half in 0..2 {
@@ -439,8 +582,7 @@ unsafe fn avx512_vnni(
             ]
         };
         for i in 0..GROUP {
-            let four = query.0[i].map(|code| code as u8);
-            let four = _mm512_set1_epi32(i32::from_ne_bytes(four));
+            let four = _mm512_set1_epi32(query.four(i));
             for v in 0..VECTORS {
                 sums[i][v] = _mm512_dpbusd_epi32(sums[i][v], base[v], four);
             }
@@ -475,8 +617,7 @@ unsafe fn avx_vnni(
             // SAFETY: sixteen rows of four bytes follow `first`.
             let base = unsafe { [_mm256_loadu_si256(base), _mm256_loadu_si256(base.add(1))] };
             for i in 0..GROUP {
-                let four = query.0[i].map(|code| code as u8);
-                let four = _mm256_set1_epi32(i32::from_ne_bytes(four));
+                let four = _mm256_set1_epi32(query.four(i));
                 for half in 0..2 {
                     sums[i][half] = _mm256_dpbusd_avx_epi32(sums[i][half], base[half], four);
                 }
