@@ -32,6 +32,7 @@ mod pair_histogram;
 mod pair_sums;
 mod project;
 pub mod score;
+mod threads;
 pub mod tiles;
 mod workers;
 
@@ -40,6 +41,8 @@ pub use gram::GramProducts;
 pub use nearest::{NearestRequest, Neighbors, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};
 pub use pair_sums::{BlockLayout, KernelFamily, PADDING, PairSums, SumsRequest, TileSums};
+use threads::Threads;
+pub(crate) use threads::start_process_pool;
 use workers::{Open, Worker};
 
 /// The device that ran a computation.
@@ -193,7 +196,8 @@ pub enum DeviceChoice {
 pub struct EngineConfig {
     /// Which device.
     pub device: DeviceChoice,
-    /// CPU threads; `None`: all cores.
+    /// Threads that compute on the host; `None`: rayon's global pool, as many as there are cores unless the
+    /// process set it up otherwise.
     pub threads: Option<usize>,
     /// Working memory beyond rows that are held, in bytes.
     pub memory: u64,
@@ -216,7 +220,7 @@ impl Default for EngineConfig {
 pub struct Engine {
     workers: Vec<Worker>,
     info: DeviceInfo,
-    threads: Option<usize>,
+    threads: Threads,
     memory: u64,
     /// What devices turned out to have memory for.
     most_rows: AtomicUsize,
@@ -230,12 +234,15 @@ impl Engine {
     /// # Errors
     /// The chosen device is not there or cannot run the kernels.
     pub fn new(config: &EngineConfig) -> Result<Self> {
-        let threads = config.threads;
-        let cpu =
-            || -> Open { Box::new(move || cpu::CpuBackend::new(threads).map(AnyBackend::Cpu)) };
+        let threads = Threads::new(config.threads)?;
+        let cpu = || -> Open {
+            let threads = threads.clone();
+            Box::new(move || cpu::CpuBackend::new(&threads).map(AnyBackend::Cpu))
+        };
         let gpu = |choice: DeviceChoice| -> Open {
+            let threads = threads.clone();
             Box::new(move || {
-                let backend = gpu::GpuBackend::new(&choice, threads)?;
+                let backend = gpu::GpuBackend::new(&choice, &threads)?;
                 Ok(AnyBackend::Gpu(Box::new(backend)))
             })
         };
@@ -249,11 +256,11 @@ impl Engine {
                 .collect(),
             choice => vec![gpu(choice.clone())],
         };
-        Self::of(devices, config)
+        Self::of(devices, threads.clone(), config)
     }
 
     /// An engine of one worker per device.
-    fn of(devices: Vec<Open>, config: &EngineConfig) -> Result<Self> {
+    fn of(devices: Vec<Open>, threads: Threads, config: &EngineConfig) -> Result<Self> {
         let workers = devices
             .into_iter()
             .map(Worker::new)
@@ -262,7 +269,7 @@ impl Engine {
         Ok(Self {
             info: DeviceInfo::of_all(&infos),
             workers,
-            threads: config.threads,
+            threads,
             memory: config.memory,
             most_rows: AtomicUsize::new(usize::MAX),
             progress: Arc::clone(&config.progress),
@@ -291,6 +298,6 @@ impl Engine {
     }
 
     fn open_cpu(&self) -> Result<AnyBackend> {
-        cpu::CpuBackend::new(self.threads).map(AnyBackend::Cpu)
+        cpu::CpuBackend::new(&self.threads).map(AnyBackend::Cpu)
     }
 }
