@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::embeddings::Rows;
 use crate::error::Result;
 
 mod any;
@@ -38,7 +37,7 @@ mod workers;
 
 use any::AnyBackend;
 pub use gram::GramProducts;
-pub use nearest::{NearestRequest, Neighbors, SelfExclusion};
+pub use nearest::{NearestRequest, Neighbors, SearchExtent, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};
 pub use pair_sums::{BlockLayout, KernelFamily, PADDING, PairSums, SumsRequest, TileSums};
 use threads::Threads;
@@ -117,8 +116,14 @@ pub trait Backend: Send + Sync {
     /// multiple of 64.
     fn block_rows(&self, operation: tiles::Operation, dim: usize, memory: u64) -> usize;
 
-    /// Brings prepared rows to the device, in the form that `operation` takes there.
-    fn load(&self, operation: tiles::Operation, rows: Rows<'_>) -> Result<Self::Block>;
+    /// Brings prepared rows of dimension `dim` to the device, in the form that `operation` takes there. A
+    /// block that needs the values as they are shares them.
+    fn load(
+        &self,
+        operation: tiles::Operation,
+        values: &Arc<Vec<f32>>,
+        dim: usize,
+    ) -> Result<Self::Block>;
 
     /// The distribution of the products of x's rows with y's rows, all pairs or, with `diagonal` (x and y
     /// are the same rows), those with i < j.

@@ -14,13 +14,15 @@
     reason = "loops over lanes by index are what the compiler turns into vector code"
 )]
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use super::score::TopK;
 use super::threads::Threads;
 use super::tiles::Operation;
 use super::{Backend, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, TileSums};
-use crate::embeddings::Rows;
 use crate::error::Result;
 
+mod axes;
 mod block;
 mod codes;
 mod exp;
@@ -34,6 +36,7 @@ mod product;
 mod project;
 mod screen;
 
+use axes::Screening;
 pub use block::CpuBlock;
 use kernel::Kernel;
 
@@ -42,6 +45,8 @@ pub struct CpuBackend {
     info: DeviceInfo,
     kernel: Kernel,
     threads: Threads,
+    /// How the search that tiles come from is screened.
+    screening: Mutex<Option<(usize, Screening)>>,
 }
 
 /// The CPU with all its cores, as a device.
@@ -72,7 +77,37 @@ impl CpuBackend {
             },
             kernel,
             threads: threads.clone(),
+            screening: Mutex::default(),
         })
+    }
+
+    /// How to screen this tile: as the ones before, or as it looks best from here.
+    fn screening(
+        &self,
+        queries: &CpuBlock,
+        base: &CpuBlock,
+        request: &NearestRequest<'_>,
+    ) -> Screening {
+        if !self.kernel.has_code_products() || !screen::pays(request, queries.dim()) {
+            return Screening::Values;
+        }
+        match &*self.known_screening() {
+            Some((search, screening)) if *search == request.search.number => {
+                return screening.clone();
+            }
+            _ => {}
+        }
+        // Not while it is held: what waits for the lock may be what this thread has to do meanwhile.
+        let chosen = axes::choose(self.kernel, queries.prepared(), base.prepared(), request);
+        *self.known_screening() = Some((request.search.number, chosen.clone()));
+        chosen
+    }
+
+    fn known_screening(&self) -> MutexGuard<'_, Option<(usize, Screening)>> {
+        // Replaced as a whole: a panic elsewhere leaves nothing half done.
+        self.screening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,10 +140,10 @@ impl Backend for CpuBackend {
         rows as usize
     }
 
-    fn load(&self, operation: Operation, rows: Rows<'_>) -> Result<CpuBlock> {
+    fn load(&self, operation: Operation, values: &Arc<Vec<f32>>, dim: usize) -> Result<CpuBlock> {
         Ok(self
             .threads
-            .install(|| CpuBlock::new(self.kernel, operation, rows)))
+            .install(|| CpuBlock::new(self.kernel, operation, values, dim)))
     }
 
     fn pair_histogram(&self, x: &CpuBlock, y: &CpuBlock, diagonal: bool) -> Result<PairHistogram> {
@@ -129,14 +164,19 @@ impl Backend for CpuBackend {
         base: &CpuBlock,
         request: NearestRequest<'_>,
     ) -> Result<Vec<TopK>> {
-        self.threads.install(|| {
-            if self.kernel.has_code_products() && screen::pays(&request, queries.dim()) {
-                let (queries, base) = (queries.codes(self.kernel), base.codes(self.kernel));
-                Ok(screen::nearest(self.kernel, queries, base, request))
-            } else {
-                nearest::nearest(self.kernel, queries.panels(), base.panels(), request)
-            }
-        })
+        self.threads
+            .install(|| match self.screening(queries, base, &request) {
+                Screening::Values => {
+                    nearest::nearest(self.kernel, queries.panels(), base.panels(), request)
+                }
+                Screening::Codes(frames) => Ok(screen::nearest(
+                    self.kernel,
+                    queries,
+                    base,
+                    &frames,
+                    request,
+                )),
+            })
     }
 
     fn gram(&self, x: &CpuBlock, y: &CpuBlock) -> Result<Vec<f64>> {

@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-
 use super::score::TopK;
 use super::threads::Threads;
 use super::tiles::Operation;
@@ -18,7 +17,7 @@ use super::{
     Backend, DeviceChoice, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, TileSums,
 };
 use crate::embeddings::Rows;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use cores::Choice;
 use device::{Device, Pipeline};
 use schedule::{Pace, Piece, pieces};
@@ -303,7 +302,8 @@ impl Backend for GpuBackend {
         (fits_memory.min(fits_binding).clamp(side, most) / side * side) as usize
     }
 
-    fn load(&self, operation: Operation, rows: Rows<'_>) -> Result<GpuBlock> {
+    fn load(&self, operation: Operation, values: &Arc<Vec<f32>>, dim: usize) -> Result<GpuBlock> {
+        let rows = Rows::new(values, dim);
         self.load_for(operation, self.choice.core(operation), rows)
     }
 
@@ -358,8 +358,8 @@ mod tests {
         let (xs, ys) = (values(n, 0), values(m, 1));
         let (x_rows, y_rows) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
         let both = |operation| -> Result<_> {
-            let load = |rows| backend.load(operation, rows);
-            Ok((load(x_rows)?, load(y_rows)?))
+            let load = |values: &Vec<f32>| backend.load(operation, &Arc::new(values.clone()), dim);
+            Ok((load(&xs)?, load(&ys)?))
         };
         let (x, y) = both(Operation::PairHistogram)?;
         let histograms = vec![
@@ -391,6 +391,11 @@ mod tests {
         let norms =
             |rows: Rows<'_>| -> Vec<f64> { rows.iter().map(super::super::score::norm).collect() };
         let request = NearestRequest {
+            search: crate::engine::SearchExtent {
+                number: 0,
+                queries: n,
+                base_rows: y_rows.len(),
+            },
             k: 5,
             floors: &vec![f64::NEG_INFINITY; n],
             metric: crate::engine::Metric::Dot,
@@ -407,7 +412,7 @@ mod tests {
         let lists = backend.nearest(&x, &y, request)?;
 
         let (x, _) = both(Operation::Gram)?;
-        let first = backend.load(Operation::Gram, y_rows.slice(0..n))?;
+        let first = backend.load(Operation::Gram, &Arc::new(ys[..n * dim].to_vec()), dim)?;
         let gram = backend.gram(&x, &first)?;
         let (x, y) = both(Operation::Project)?;
         Ok(AllResults {

@@ -36,9 +36,13 @@ impl Engine {
     pub fn gram(&self, x: Rows<'_>, y: Rows<'_>) -> Result<GramProducts> {
         assert_eq!(x.len(), y.len(), "rows belong together by position");
         // Powers of two bring both sides to lengths near 1, where f32 products cannot overflow.
-        let exponent =
-            |rows: Rows<'_>| score::unit_exponent(rows.iter().map(score::norm).fold(0.0, f64::max));
-        let (x_exponent, y_exponent) = (exponent(x), exponent(y));
+        let same = std::ptr::eq(x.values(), y.values());
+        let exponent = |rows: Rows<'_>| {
+            let norms = self.threads.install(|| score::norms(rows));
+            score::unit_exponent(norms.into_iter().fold(0.0, f64::max))
+        };
+        let x_exponent = exponent(x);
+        let y_exponent = if same { x_exponent } else { exponent(y) };
         let mut products = vec![0.0; x.dim() * y.dim()];
         let plan = TilePlan {
             x_rows: x.len(),
@@ -47,7 +51,10 @@ impl Engine {
             y_step: CHUNK,
             shape: Shape::Diagonal,
         };
-        let scaled = |rows: Rows<'_>, exponent| Ok((score::scale_rows(rows, exponent), ()));
+        let scaled = |rows, exponent| {
+            let scaled = || score::scale_rows(rows, exponent);
+            Ok((self.threads.install(scaled), ()))
+        };
         let x_feed = Feed {
             dim: x.dim(),
             rows: &|range| scaled(x.slice(range), x_exponent),
@@ -78,11 +85,12 @@ impl Engine {
             }
             sums
         };
+        let x_sums = sums(x);
         Ok(GramProducts {
             rows: x.len(),
             products,
-            x_sums: sums(x),
-            y_sums: sums(y),
+            y_sums: if same { x_sums.clone() } else { sums(y) },
+            x_sums,
         })
     }
 }

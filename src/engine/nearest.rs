@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LockResult, Mutex, PoisonError, RwLock};
 
 use super::fold::{Feed, Host, Loaded};
@@ -20,9 +21,25 @@ pub struct SelfExclusion<'a> {
     pub base: &'a [u32],
 }
 
+/// How many searches have begun.
+static SEARCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// The search that a tile is part of.
+#[derive(Debug, Clone, Copy)]
+pub struct SearchExtent {
+    /// Tiles of the same search have the same number: what a backend learned from one may serve the next.
+    pub number: usize,
+    /// How many queries there are in all.
+    pub queries: usize,
+    /// How many base rows there are in all, at most.
+    pub base_rows: usize,
+}
+
 /// One tile's request for nearest rows; see [`Backend::nearest`].
 #[derive(Debug, Clone, Copy)]
 pub struct NearestRequest<'a> {
+    /// The search that this tile is part of.
+    pub search: SearchExtent,
     /// How many rows per query.
     pub k: usize,
     /// What similarity means.
@@ -251,7 +268,7 @@ impl Engine {
         exclude: Option<SelfExclusion<'_>>,
     ) -> Result<Neighbors> {
         assert_eq!(queries.dim(), base.dim());
-        let query_norms = score::norms(queries);
+        let query_norms = self.threads.install(|| score::norms(queries));
         let dim = queries.dim();
         // The contract's bound for rows of norm at most 1, two roundings while preparing them, and
         // what underflow can take away.
@@ -273,7 +290,9 @@ impl Engine {
                     norms: query_norms[range].to_vec(),
                     exponent: 0,
                 };
-                let unit = score::prepare(Metric::Cosine, stored, &host.norms, 0);
+                let unit = self
+                    .threads
+                    .install(|| score::prepare(Metric::Cosine, stored, &host.norms, 0));
                 Ok((unit, host))
             },
         };
@@ -283,13 +302,20 @@ impl Engine {
             rows: &|range| {
                 // Blocks are asked for in order, each once: the stream stands where the range begins.
                 let values = held(base.lock()).next_rows(range.len())?;
-                let host = Stored::new(values, dim);
-                let rows = Rows::new(&host.values, dim);
-                let prepared = score::prepare(metric, rows, &host.norms, host.exponent);
-                Ok((prepared, host))
+                self.threads.install(|| {
+                    let host = Stored::new(values, dim);
+                    let rows = Rows::new(&host.values, dim);
+                    let prepared = score::prepare(metric, rows, &host.norms, host.exponent);
+                    Ok((prepared, host))
+                })
             },
         };
         let lists = RwLock::new(vec![TopK::new(k); queries.len()]);
+        let search = SearchExtent {
+            number: SEARCHES.fetch_add(1, Ordering::Relaxed),
+            queries: plan.x_rows,
+            base_rows: plan.y_rows,
+        };
         let compute =
             |backend: &AnyBackend, x: &Loaded<Stored>, y: &Loaded<Stored>, tile: &Tile| {
                 // Fewer rows may have come than were announced, at the end perhaps none.
@@ -310,6 +336,7 @@ impl Engine {
                     .map(TopK::floor)
                     .collect();
                 let request = NearestRequest {
+                    search,
                     k,
                     metric,
                     queries: Rows::new(&x.host.values, dim),

@@ -67,11 +67,15 @@ mod tests {
         for wanted in [1, 2, 3] {
             let threads = Threads::new(Some(wanted)).expect("threads start");
             assert_eq!(threads.count(), wanted);
-            let names = threads.install(|| {
-                rayon::broadcast(|_| std::thread::current().name().map(str::to_owned))
-            });
+            let names = threads
+                .install(|| rayon::broadcast(|_| std::thread::current().name().map(str::to_owned)));
             assert_eq!(names.len(), wanted);
-            assert!(names.iter().flatten().all(|n| n.starts_with("vecdrift-cpu-")));
+            assert!(
+                names
+                    .iter()
+                    .flatten()
+                    .all(|n| n.starts_with("vecdrift-cpu-"))
+            );
         }
     }
 }

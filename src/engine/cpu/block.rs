@@ -1,7 +1,8 @@
 //! A row block on the CPU, in the forms that its operation takes.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::axes::Axes;
 use super::codes::Codes;
 use super::kernel::Kernel;
 use super::panels::Panels;
@@ -11,26 +12,33 @@ use crate::engine::tiles::Operation;
 /// Rows as panels, as codes, or as both: which of them a search needs, it knows only when it begins.
 pub struct CpuBlock {
     /// The rows, where forms are made later.
-    prepared: Vec<f32>,
+    prepared: Arc<Vec<f32>>,
     dim: usize,
     panels: OnceLock<Panels>,
-    codes: OnceLock<Codes>,
+    /// The rows as codes, in every frame that was asked for.
+    codes: Mutex<Vec<(Arc<Axes>, Arc<Codes>)>>,
 }
 
 impl CpuBlock {
     /// Takes rows, on the current thread pool.
-    pub(super) fn new(kernel: Kernel, operation: Operation, rows: Rows<'_>) -> Self {
+    pub(super) fn new(
+        kernel: Kernel,
+        operation: Operation,
+        values: &Arc<Vec<f32>>,
+        dim: usize,
+    ) -> Self {
         let later = operation == Operation::Nearest && kernel.has_code_products();
         let (prepared, panels) = if later {
-            (rows.values().to_vec(), OnceLock::new())
+            (Arc::clone(values), OnceLock::new())
         } else {
-            (Vec::new(), OnceLock::from(Panels::pack(rows)))
+            let panels = Panels::pack(Rows::new(values, dim));
+            (Arc::default(), OnceLock::from(panels))
         };
         Self {
             prepared,
-            dim: rows.dim(),
+            dim,
             panels,
-            codes: OnceLock::new(),
+            codes: Mutex::default(),
         }
     }
 
@@ -39,15 +47,30 @@ impl CpuBlock {
         self.dim
     }
 
+    /// Number of rows of a search by codes.
+    pub(super) fn rows(&self) -> usize {
+        self.prepared().len()
+    }
+
     /// The rows in panels.
     pub(super) fn panels(&self) -> &Panels {
         self.panels
             .get_or_init(|| Panels::pack(Rows::new(&self.prepared, self.dim)))
     }
 
-    /// The rows as codes; of a search only.
-    pub(super) fn codes(&self, kernel: Kernel) -> &Codes {
-        self.codes
-            .get_or_init(|| Codes::encode(kernel, Rows::new(&self.prepared, self.dim)))
+    /// The rows as they came; of a search by codes only.
+    pub(super) fn prepared(&self) -> Rows<'_> {
+        Rows::new(&self.prepared, self.dim)
+    }
+
+    /// The rows as codes along `axes`; of a search by codes only.
+    pub(super) fn codes(&self, kernel: Kernel, axes: &Arc<Axes>) -> Arc<Codes> {
+        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, made)) = codes.iter().find(|(along, _)| Arc::ptr_eq(along, axes)) {
+            return Arc::clone(made);
+        }
+        let made = Arc::new(Codes::encode(kernel, axes, self.prepared()));
+        codes.push((Arc::clone(axes), Arc::clone(&made)));
+        made
     }
 }

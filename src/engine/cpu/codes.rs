@@ -4,8 +4,12 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::axes::{Axes, Rotation};
 use super::kernel::{Isa, Job, Kernel};
+use super::panels::{LANES, Lane};
+use super::product::{SIDE, Tile};
 use crate::embeddings::Rows;
+use crate::engine::score;
 
 /// Base rows per panel.
 pub(super) const PANEL: usize = 64;
@@ -14,13 +18,18 @@ pub(super) const GROUP: usize = 6;
 /// Coordinates that are multiplied at once.
 const QUAD: usize = 4;
 /// What is added to a code of a base row, so that it is unsigned as the instructions want it.
-const ZERO: u8 = 128;
+pub(super) const ZERO: u8 = 128;
 /// Coordinates that are encoded at once.
 const STEP: usize = 16;
+/// Whole codes of a row are filled up with 0 to a multiple of this.
+pub(super) const WHOLE: usize = 64;
 /// 3 · 2²².
 const ROUNDER: f32 = 12_582_912.0;
 /// The largest code.
 const LARGEST: f32 = 127.0;
+/// The smallest scale, 2⁻⁶⁰: far below what matters beside lengths of 1, and with a reciprocal that f32
+/// products have room for. Codes of smaller values are 0.
+const LEAST_SCALE: f32 = 8.673_617_4e-19;
 
 /// Four coordinates of a panel's rows, each code + 128.
 #[derive(Debug, Clone, Copy)]
@@ -36,21 +45,72 @@ pub(super) struct QueryLane(pub(super) [[i8; QUAD]; GROUP]);
 #[repr(C, align(64))]
 pub(super) struct CodeTile(pub(super) [[i32; PANEL]; GROUP]);
 
-/// Rows x as codes c and a scale s each: x = s·c + rest.
+/// Values v as codes c of one scale s: v = s·c + rest.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Coded {
+    pub(super) scale: f32,
+    /// ‖v − s·c‖, rounded up.
+    pub(super) residual: f32,
+    /// ‖v‖, rounded up.
+    pub(super) length: f32,
+    /// ‖s·c‖, rounded up.
+    held: f32,
+}
+
+/// What is known of a panel's rows beside their codes. Padding has a residual of −∞, so that it reaches
+/// no threshold.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub(super) struct PanelBounds {
+    pub(super) scales: [f32; PANEL],
+    pub(super) residuals: [f32; PANEL],
+    /// What the axes leave, ‖x⊥‖, rounded up.
+    pub(super) rests: [f32; PANEL],
+    /// x·μ − ‖μ‖².
+    pub(super) shifts: [f32; PANEL],
+    /// ‖R(x − μ)‖, rounded up.
+    lengths: [f32; PANEL],
+}
+
+impl PanelBounds {
+    const PADDING: Self = Self {
+        scales: [0.0; PANEL],
+        residuals: [f32::NEG_INFINITY; PANEL],
+        rests: [0.0; PANEL],
+        shifts: [0.0; PANEL],
+        lengths: [0.0; PANEL],
+    };
+}
+
+/// Rows of a block in the frame of [`Axes`], as codes.
 ///
 /// Codes are integers, so their products are exact and the same on every instruction set; what the
 /// rounding to codes took is known per row. The base's form is `[panel][four coordinates][row]`.
 pub(super) struct Codes {
     lanes: Vec<BaseLane>,
-    /// Per row and padding row: s; 0 for padding.
-    scales: Vec<f32>,
-    /// ‖x − s·c‖, rounded up; −∞ for padding, so that it reaches no threshold.
-    residuals: Vec<f32>,
-    /// The largest ‖s·c‖, rounded up.
+    bounds: Vec<PanelBounds>,
+    /// The largest ‖s·c‖.
     longest: f32,
+    /// Where axes leave something: all coordinates of x − μ.
+    whole: Option<Whole>,
     rows: usize,
     quads: usize,
+    /// ‖μ‖².
+    sq_origin: f64,
+    /// Bound on what the axes' own roundings add to a product of two rows of length 1.
+    skew: f64,
     queries: OnceLock<Queries>,
+}
+
+/// All coordinates of rows, row by row, as codes.
+pub(super) struct Whole {
+    codes: Vec<i8>,
+    coded: Vec<Coded>,
+    stride: usize,
+    /// The largest ‖s·c‖.
+    longest: f32,
+    /// The largest ‖x − μ‖.
+    largest: f32,
 }
 
 /// The same rows as queries: `[group][four coordinates][row]`.
@@ -60,64 +120,202 @@ struct Queries {
     offsets: Vec<[i32; GROUP]>,
 }
 
-/// A row's scale, ‖x − s·c‖ and ‖s·c‖, both rounded up.
-type Bounds = (f32, f32, f32);
+/// Encodes values; `put` takes sixteen codes at a time, filled up with 0.
+#[inline(always)]
+fn encode(values: &[f32], mut put: impl FnMut(usize, &[i8; STEP])) -> Coded {
+    let mut largest = [0.0f32; STEP];
+    let (steps, last) = values.as_chunks::<STEP>();
+    for values in steps {
+        for i in 0..STEP {
+            let size = values[i].abs();
+            largest[i] = if size > largest[i] { size } else { largest[i] };
+        }
+    }
+    let largest = largest
+        .iter()
+        .chain(last)
+        .fold(0.0f32, |m, v| m.max(v.abs()));
+    let scale = (largest / LARGEST).max(LEAST_SCALE);
+    let inverse = 1.0 / scale;
+    let (mut rest, mut held, mut all) = ([0.0f64; STEP], [0.0f64; STEP], [0.0f64; STEP]);
+    let mut step = |at: usize, values: &[f32; STEP]| {
+        let mut codes = [0i8; STEP];
+        for i in 0..STEP {
+            // Values up to 2²² have no fraction left after this sum, and their last bits are the nearest
+            // integer: what a conversion would give, in two cheap instructions.
+            let shifted = values[i] * inverse + ROUNDER;
+            codes[i] = shifted.to_bits() as i8;
+            let v = f64::from(values[i]);
+            let value = f64::from(scale) * f64::from(shifted - ROUNDER);
+            let off = v - value;
+            rest[i] += off * off;
+            held[i] += value * value;
+            all[i] += v * v;
+        }
+        put(at, &codes);
+    };
+    for (at, values) in steps.iter().enumerate() {
+        step(at, values);
+    }
+    if !last.is_empty() {
+        let mut values = [0.0; STEP];
+        values[..last.len()].copy_from_slice(last);
+        step(steps.len(), &values);
+    }
+    let up = |sums: [f64; STEP]| up(sums.iter().sum::<f64>().sqrt());
+    Coded {
+        scale,
+        residual: up(rest),
+        length: up(all),
+        held: up(held),
+    }
+}
+
+/// To f32, never down. Sums in f64 are good to 10⁻¹², the conversion to 2⁻²⁴.
+fn up(value: f64) -> f32 {
+    (value * (1.0 + 1e-6)) as f32
+}
+
+/// Room for the rows of a panel on their way.
+struct Scratch {
+    /// x − μ, row-major.
+    centred: Vec<f32>,
+    /// The same in panels of 16 rows.
+    lanes: Vec<Lane>,
+    /// R(x − μ), row-major.
+    turned: Vec<f32>,
+    tile: Box<Tile>,
+}
+
+impl Scratch {
+    fn new(axes: &Axes) -> Self {
+        let dim = axes.origin.len();
+        let turned = axes.rotation.as_ref().map_or(0, |r| r.rows.rows());
+        Self {
+            centred: vec![0.0; PANEL * dim],
+            lanes: if turned > 0 {
+                vec![Lane([0.0; LANES]); PANEL / LANES * dim]
+            } else {
+                Vec::new()
+            },
+            turned: vec![0.0; PANEL * turned],
+            tile: Tile::new(),
+        }
+    }
+}
 
 /// Codes of one panel's rows.
 struct Encode<'a> {
+    axes: &'a Axes,
     rows: Rows<'a>,
     lanes: &'a mut [BaseLane],
-    bounds: &'a mut [Bounds],
+    bounds: &'a mut PanelBounds,
+    whole: Option<(&'a mut [i8], &'a mut [Coded])>,
+    scratch: &'a mut Scratch,
 }
 
 impl Job for Encode<'_> {
-    type Output = ();
+    /// The largest ‖s·c‖ of the first look.
+    type Output = f32;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        for (r, (row, bounds)) in self.rows.iter().zip(self.bounds).enumerate() {
-            let mut largest = [0.0f32; STEP];
-            let (steps, last) = row.as_chunks::<STEP>();
-            for values in steps {
-                for i in 0..STEP {
-                    let size = values[i].abs();
-                    largest[i] = if size > largest[i] { size } else { largest[i] };
-                }
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let Self {
+            axes,
+            rows,
+            lanes,
+            bounds,
+            whole,
+            scratch,
+        } = self;
+        let (count, dim) = (rows.len(), rows.dim());
+        for (r, (row, to)) in rows
+            .iter()
+            .zip(scratch.centred.chunks_exact_mut(dim))
+            .enumerate()
+        {
+            for k in 0..dim {
+                to[k] = row[k] - axes.origin[k];
             }
-            let largest = largest
-                .iter()
-                .chain(last)
-                .fold(0.0f32, |m, v| m.max(v.abs()));
-            let scale = (largest / LARGEST).max(f32::MIN_POSITIVE);
-            let inverse = 1.0 / scale;
-            let (mut rest, mut held) = ([0.0f64; STEP], [0.0f64; STEP]);
-            let mut encode = |lanes: &mut [BaseLane], values: &[f32; STEP]| {
-                let mut codes = [0u8; STEP];
-                for i in 0..STEP {
-                    // Values up to 2²² have no fraction left after this sum, and their last bits are
-                    // the nearest integer: what a conversion would give, in two cheap instructions.
-                    let shifted = values[i] * inverse + ROUNDER;
-                    codes[i] = (shifted.to_bits() as u8).wrapping_add(ZERO);
-                    let value = f64::from(scale) * f64::from(shifted - ROUNDER);
-                    let off = f64::from(values[i]) - value;
-                    rest[i] += off * off;
-                    held[i] += value * value;
-                }
-                for (lane, codes) in lanes.iter_mut().zip(codes.as_chunks().0) {
-                    lane.0[r] = *codes;
-                }
-            };
-            let (whole, tail) = self.lanes.split_at_mut(steps.len() * (STEP / QUAD));
-            for (lanes, values) in whole.chunks_exact_mut(STEP / QUAD).zip(steps) {
-                encode(lanes, values);
-            }
-            let mut values = [0.0; STEP];
-            values[..last.len()].copy_from_slice(last);
-            encode(tail, &values);
-            // f64 sums are good to 10⁻¹², the conversion to f32 to 2⁻²⁴.
-            let up = |sums: [f64; STEP]| (sums.iter().sum::<f64>().sqrt() * (1.0 + 1e-6)) as f32;
-            *bounds = (scale, up(rest), up(held));
+            bounds.shifts[r] = (score::dot(row, &axes.origin) - axes.sq_origin) as f32;
         }
+        let mut longest = 0.0f32;
+        let mut first_look = |r: usize, values: &[f32]| {
+            let coded = encode(values, |at, codes| {
+                let (quads, _) = codes.as_chunks::<QUAD>();
+                for (lane, codes) in lanes[at * (STEP / QUAD)..].iter_mut().zip(quads) {
+                    lane.0[r] = codes.map(|code| code as u8 ^ ZERO);
+                }
+            });
+            bounds.scales[r] = coded.scale;
+            bounds.residuals[r] = coded.residual;
+            bounds.lengths[r] = coded.length;
+            longest = longest.max(coded.held);
+            coded.length
+        };
+        match (&axes.rotation, whole) {
+            (Some(rotation), Some((codes, coded))) => {
+                let stride = codes.len() / count;
+                for (r, codes) in codes.chunks_exact_mut(stride).enumerate() {
+                    let values = &scratch.centred[r * dim..(r + 1) * dim];
+                    coded[r] = encode(values, |at, from| {
+                        codes[at * STEP..(at + 1) * STEP].copy_from_slice(from);
+                    });
+                }
+                turn(isa, rotation, count, dim, scratch);
+                let m = rotation.rows.rows();
+                for r in 0..count {
+                    let within = first_look(r, &scratch.turned[r * m..(r + 1) * m]);
+                    bounds.rests[r] = rotation.rest(coded[r].length, within);
+                }
+            }
+            _ => {
+                for r in 0..count {
+                    first_look(r, &scratch.centred[r * dim..(r + 1) * dim]);
+                }
+            }
+        }
+        longest
+    }
+}
+
+/// R(x − μ) of the first `count` centred rows.
+#[inline(always)]
+fn turn<I: Isa>(isa: I, rotation: &Rotation, count: usize, dim: usize, scratch: &mut Scratch) {
+    let axes = rotation.rows.rows();
+    let panels = count.div_ceil(LANES);
+    for r in 0..panels * LANES {
+        let panel = &mut scratch.lanes[r / LANES * dim..(r / LANES + 1) * dim];
+        let row = &scratch.centred[r * dim..(r + 1) * dim];
+        for (lane, &value) in panel.iter_mut().zip(row) {
+            lane.0[r % LANES] = value;
+        }
+    }
+    for first in (0..axes).step_by(SIDE) {
+        let columns = SIDE.min(axes - first);
+        let b = rotation.rows.lanes(first, first + columns);
+        for panel in 0..panels {
+            let a = &scratch.lanes[panel * dim..(panel + 1) * dim];
+            for (pair, b) in b.chunks(2 * dim).enumerate() {
+                let (row, column) = (panel * LANES, pair * 2 * LANES);
+                isa.panel_product(a, b, dim, &mut scratch.tile, row, column);
+            }
+        }
+        for r in 0..count {
+            scratch.turned[r * axes + first..r * axes + first + columns]
+                .copy_from_slice(&scratch.tile.row(r)[..columns]);
+        }
+    }
+}
+
+impl Rotation {
+    /// Bound on what a row of length `all` has beyond the axes, of which `within` was computed:
+    /// ‖x⊥‖² = ‖x‖² − ‖Rx‖² + Rx·(RRᵀ − I)Rx.
+    fn rest(&self, all: f32, within: f32) -> f32 {
+        let (all, within) = (f64::from(all), f64::from(within));
+        let within = within * (1.0 - 2e-6) - self.rounding * all;
+        let rest = all * all - within.max(0.0).powi(2) + self.skew * all * all;
+        up(rest.max(0.0).sqrt())
     }
 }
 
@@ -125,32 +323,61 @@ impl Codes {
     /// Most coordinates whose products an i32 holds: 255 · 127 each.
     pub(super) const WIDEST: usize = 1 << 16;
 
-    /// Encodes rows, on the current thread pool.
-    pub(super) fn encode(kernel: Kernel, rows: Rows<'_>) -> Self {
-        let (dim, quads) = (rows.dim(), rows.dim().div_ceil(QUAD));
+    /// Encodes rows no longer than 1, on the current thread pool.
+    pub(super) fn encode(kernel: Kernel, axes: &Axes, rows: Rows<'_>) -> Self {
+        let (dim, quads) = (rows.dim(), axes.len().div_ceil(QUAD));
         assert!(dim <= Self::WIDEST);
-        let padded = rows.len().next_multiple_of(PANEL);
-        let mut lanes = vec![BaseLane([[ZERO; QUAD]; PANEL]); padded / PANEL * quads];
-        let mut bounds = vec![(0.0, f32::NEG_INFINITY, 0.0); padded];
-        lanes
+        let panels = rows.len().div_ceil(PANEL);
+        let mut lanes = vec![BaseLane([[ZERO; QUAD]; PANEL]); panels * quads];
+        let mut bounds = vec![PanelBounds::PADDING; panels];
+        let stride = dim.next_multiple_of(WHOLE);
+        let turned = axes.rotation.is_some();
+        let mut whole = Whole {
+            codes: vec![0; if turned { rows.len() * stride } else { 0 }],
+            coded: vec![Coded::default(); if turned { rows.len() } else { 0 }],
+            stride,
+            longest: 0.0,
+            largest: 0.0,
+        };
+        let wholes: Vec<Option<_>> = if turned {
+            let codes = whole.codes.chunks_mut(PANEL * stride);
+            codes.zip(whole.coded.chunks_mut(PANEL)).map(Some).collect()
+        } else {
+            (0..panels).map(|_| None).collect()
+        };
+        let longest = lanes
             .par_chunks_exact_mut(quads)
-            .zip(bounds.par_chunks_exact_mut(PANEL))
+            .zip(&mut bounds)
+            .zip(wholes)
             .zip(rows.values().par_chunks(PANEL * dim))
-            .for_each(|((lanes, bounds), values)| {
-                let rows = Rows::new(values, dim);
-                kernel.run(Encode {
-                    rows,
-                    lanes,
-                    bounds,
-                });
-            });
+            .map_init(
+                || Scratch::new(axes),
+                |scratch, (((lanes, bounds), whole), values)| {
+                    kernel.run(Encode {
+                        axes,
+                        rows: Rows::new(values, dim),
+                        lanes,
+                        bounds,
+                        whole,
+                        scratch,
+                    })
+                },
+            )
+            .reduce(|| 0.0, f32::max);
+        whole.longest = whole.coded.iter().map(|c| c.held).fold(0.0, f32::max);
+        whole.largest = whole.coded.iter().map(|c| c.length).fold(0.0, f32::max);
         Self {
             lanes,
-            scales: bounds.iter().map(|b| b.0).collect(),
-            residuals: bounds.iter().map(|b| b.1).collect(),
-            longest: bounds.iter().map(|b| b.2).fold(0.0, f32::max),
+            bounds,
+            longest,
+            whole: turned.then_some(whole),
             rows: rows.len(),
             quads,
+            sq_origin: axes.sq_origin,
+            skew: axes
+                .rotation
+                .as_ref()
+                .map_or(0.0, |r| r.skew + 2.1 * r.rounding),
             queries: OnceLock::new(),
         }
     }
@@ -159,29 +386,47 @@ impl Codes {
         self.rows
     }
 
-    /// The largest ‖s·c‖.
-    pub(super) fn longest(&self) -> f32 {
-        self.longest
+    /// Bound on what the first look at a query, of `queries`, and any of these rows misses, beside
+    /// ‖x‖‖f‖ and ‖x⊥‖‖y⊥‖: ‖e‖·max ‖ŷ‖ and the axes' roundings.
+    pub(super) fn error_with(&self, queries: &Self, query: usize) -> f64 {
+        let residual = f64::from(queries.row(query).0.residual);
+        let skew = match (&self.whole, &queries.whole) {
+            (Some(base), Some(queries)) => {
+                self.skew * f64::from(base.largest) * f64::from(queries.coded[query].length)
+            }
+            _ => 0.0,
+        };
+        residual * f64::from(self.longest) + skew
     }
 
-    /// Scale and residual of a row.
-    pub(super) fn bounds(&self, row: usize) -> (f32, f32) {
-        (self.scales[row], self.residuals[row])
+    /// All coordinates, where the axes leave something.
+    pub(super) fn whole(&self) -> Option<&Whole> {
+        self.whole.as_ref()
     }
 
-    /// Number of panels.
-    pub(super) fn panels(&self) -> usize {
-        self.scales.len() / PANEL
+    /// x·μ of a row.
+    pub(super) fn along_origin(&self, row: usize) -> f64 {
+        f64::from(self.bounds[row / PANEL].shifts[row % PANEL]) + self.sq_origin
     }
 
-    /// A panel: its lanes, scales and residuals.
+    /// A row's code and ‖x⊥‖.
+    pub(super) fn row(&self, row: usize) -> (Coded, f32) {
+        let (bounds, r) = (&self.bounds[row / PANEL], row % PANEL);
+        let coded = Coded {
+            scale: bounds.scales[r],
+            residual: bounds.residuals[r],
+            length: bounds.lengths[r],
+            held: self.longest,
+        };
+        (coded, bounds.rests[r])
+    }
+
+    /// A panel: its lanes and what else is known of its rows.
     #[inline(always)]
-    pub(super) fn panel(&self, panel: usize) -> (&[BaseLane], &[f32; PANEL], &[f32; PANEL]) {
-        let whole = "rows are padded to whole panels";
+    pub(super) fn panel(&self, panel: usize) -> (&[BaseLane], &PanelBounds) {
         (
             &self.lanes[panel * self.quads..(panel + 1) * self.quads],
-            self.scales[panel * PANEL..].first_chunk().expect(whole),
-            self.residuals[panel * PANEL..].first_chunk().expect(whole),
+            &self.bounds[panel],
         )
     }
 
@@ -201,6 +446,16 @@ impl Codes {
             &queries.lanes[group * self.quads..(group + 1) * self.quads],
             &queries.offsets[group],
         )
+    }
+
+    /// Product of a query's codes with a row's, from the forms that a panel product reads.
+    #[cfg(test)]
+    pub(super) fn code_product_with(&self, query: usize, base: &Self, row: usize) -> i32 {
+        let (lanes, offsets) = self.group(query / GROUP);
+        let (panel, _) = base.panel(row / PANEL);
+        let mut tile = CodeTile([[0; PANEL]; GROUP]);
+        plain_products(lanes, panel, offsets, &mut tile);
+        tile.0[query % GROUP][row % PANEL]
     }
 
     fn as_queries(&self) -> Queries {
@@ -226,6 +481,27 @@ impl Codes {
             });
         Queries { lanes, offsets }
     }
+}
+
+impl Whole {
+    /// A row's codes, a multiple of [`WHOLE`] of them.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> (&[i8], &Coded) {
+        let codes = &self.codes[row * self.stride..(row + 1) * self.stride];
+        (codes, &self.coded[row])
+    }
+
+    /// ‖e‖·max ‖ŷ‖ of a query with e.
+    pub(super) fn error_with(&self, query: &Coded) -> f64 {
+        f64::from(query.residual) * f64::from(self.longest)
+    }
+}
+
+/// Product of two rows' codes, in plain code.
+#[inline(always)]
+pub(super) fn plain_product(a: &[i8], b: &[i8]) -> i32 {
+    let product = |(&a, &b): (&i8, &i8)| i32::from(a) * i32::from(b);
+    a.iter().zip(b).map(product).sum()
 }
 
 /// Products of a group's codes with a panel's, in plain code.
@@ -274,7 +550,7 @@ mod tests {
         fn run<I: Isa>(self, isa: I) -> Vec<i32> {
             let (queries, offsets) = self.codes.group(self.group);
             let mut tile = CodeTile([[-1; PANEL]; GROUP]);
-            let (panel, _, _) = self.codes.panel(self.panel);
+            let (panel, _) = self.codes.panel(self.panel);
             isa.code_products(queries, panel, offsets, &mut tile);
             tile.0.concat()
         }
@@ -286,7 +562,8 @@ mod tests {
     fn every_kernel_multiplies_codes_exactly() {
         for dim in [1, 3, 4, 17, 100, 383, 385, 1536] {
             let values = random(133, dim);
-            let codes = Codes::encode(Kernel::available()[0], Rows::new(&values, dim));
+            let kernel = Kernel::available()[0];
+            let codes = Codes::encode(kernel, &Axes::plain(dim), Rows::new(&values, dim));
             codes.turn_to_queries();
             let code = |row: usize, k: usize| {
                 let lane = codes.lanes[row / PANEL * codes.quads + k / QUAD];
@@ -321,9 +598,11 @@ mod tests {
             let dim = 37;
             let values: Vec<f32> = random(70, dim).iter().map(|v| v * scale).collect();
             let rows = Rows::new(&values, dim);
-            let codes = Codes::encode(Kernel::available()[0], rows);
+            let codes = Codes::encode(Kernel::available()[0], &Axes::plain(dim), rows);
             for (r, row) in rows.iter().enumerate() {
-                let (scale, residual) = codes.bounds(r);
+                let Coded {
+                    scale, residual, ..
+                } = codes.row(r).0;
                 let rest: f64 = row
                     .iter()
                     .enumerate()
@@ -337,8 +616,11 @@ mod tests {
                 assert!(rest.sqrt() <= f64::from(residual) + 1e-44, "row {r}");
                 assert!(f64::from(residual) <= rest.sqrt() * 1.00001 + 1e-44);
             }
-            let padding = codes.panel(1);
-            assert_eq!((padding.1[6], padding.2[6]), (0.0, f32::NEG_INFINITY));
+            let padding = codes.panel(1).1;
+            assert_eq!(
+                (padding.scales[6], padding.residuals[6]),
+                (0.0, f32::NEG_INFINITY)
+            );
         }
     }
 }

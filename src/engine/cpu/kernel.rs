@@ -5,7 +5,7 @@
 //! intrinsics. Rust neither reorders nor fuses floating-point operations on its own, so two sets that
 //! both fuse where the code says `mul_add` give the same bits.
 
-use super::codes::{BaseLane, CodeTile, GROUP, QueryLane};
+use super::codes::{BaseLane, CodeTile, GROUP, PANEL, QueryLane, plain_product};
 use super::panels::Lane;
 use super::product::Tile;
 use crate::error::{Error, Result};
@@ -89,6 +89,24 @@ pub(super) trait Isa: Copy {
         offsets: &[i32; GROUP],
         tile: &mut CodeTile,
     );
+
+    /// Bit j: whether value j is at least `bar`.
+    #[inline(always)]
+    fn reached(self, values: &[f32; PANEL], bar: f32) -> u64 {
+        let mut reached = 0;
+        for (j, &value) in values.iter().enumerate() {
+            reached |= u64::from(value >= bar) << j;
+        }
+        reached
+    }
+
+    /// Product of the codes of a query and a base row of the same length, a multiple of 64. Exact.
+    /// `offset` is −128·Σ code of the query, for instructions that want one side unsigned.
+    #[inline(always)]
+    fn code_product(self, query: &[i8], base: &[i8], offset: i32) -> i32 {
+        let _ = offset;
+        plain_product(query, base)
+    }
 }
 
 impl Kernel {

@@ -22,7 +22,7 @@ pub(super) const UNWRITTEN: f32 = if cfg!(debug_assertions) {
 pub(super) struct Tile([f32; SIDE * SIDE]);
 
 impl Tile {
-    fn new() -> Box<Self> {
+    pub(super) fn new() -> Box<Self> {
         Box::new(Self([UNWRITTEN; SIDE * SIDE]))
     }
 

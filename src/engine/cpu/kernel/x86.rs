@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::codes::{BaseLane, CodeTile, GROUP, PANEL, QueryLane, plain_products};
+use super::super::codes::{
+    BaseLane, CodeTile, GROUP, PANEL, QueryLane, WHOLE, ZERO, plain_products,
+};
 use super::super::panels::{LANES, Lane};
 use super::super::product::{SIDE, Tile};
 use super::Isa;
@@ -204,7 +206,7 @@ pub(super) struct AvxVnni(pub(super) ());
 
 /// Values as without VNNI, codes by its instructions.
 macro_rules! with_vnni {
-    ($name:ident, $values:ident, $codes:ident) => {
+    ($name:ident, $values:ident, $codes:ident, $product:ident, $reached:ident) => {
         impl Isa for $name {
             #[inline(always)]
             fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
@@ -237,12 +239,107 @@ macro_rules! with_vnni {
                 // number of lanes.
                 unsafe { $codes(queries, panel, offsets, tile) }
             }
+
+            #[inline(always)]
+            fn reached(self, values: &[f32; PANEL], bar: f32) -> u64 {
+                // SAFETY: `self` exists only where the instructions do.
+                unsafe { $reached(values, bar) }
+            }
+
+            #[inline(always)]
+            fn code_product(self, query: &[i8], base: &[i8], offset: i32) -> i32 {
+                assert!(query.len() == base.len() && query.len().is_multiple_of(WHOLE));
+                // SAFETY: `self` exists only where the instructions do; both sides have the same
+                // number of codes, a multiple of 64.
+                unsafe { $product(query, base, offset) }
+            }
         }
     };
 }
 
-with_vnni!(Avx512Vnni, Avx512, avx512_vnni);
-with_vnni!(AvxVnni, Avx2, avx_vnni);
+with_vnni!(
+    Avx512Vnni,
+    Avx512,
+    avx512_vnni,
+    avx512_vnni_product,
+    avx512_reached
+);
+with_vnni!(AvxVnni, Avx2, avx_vnni, avx_vnni_product, avx2_reached);
+
+#[target_feature(enable = "avx512f")]
+fn avx512_reached(values: &[f32; PANEL], bar: f32) -> u64 {
+    let bar = _mm512_set1_ps(bar);
+    let mut reached = 0;
+    for (v, values) in values.as_chunks::<16>().0.iter().enumerate() {
+        // SAFETY: sixteen values are a vector.
+        let values = unsafe { _mm512_loadu_ps(values.as_ptr()) };
+        let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(values, bar);
+        reached |= u64::from(mask) << (16 * v);
+    }
+    reached
+}
+
+#[target_feature(enable = "avx2")]
+fn avx2_reached(values: &[f32; PANEL], bar: f32) -> u64 {
+    let bar = _mm256_set1_ps(bar);
+    let mut reached = 0;
+    for (v, values) in values.as_chunks::<8>().0.iter().enumerate() {
+        // SAFETY: eight values are a vector.
+        let values = unsafe { _mm256_loadu_ps(values.as_ptr()) };
+        let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(values, bar));
+        reached |= u64::from(mask as u8) << (8 * v);
+    }
+    reached
+}
+
+/// # Safety
+/// `query` and `base` have the same length, a multiple of 64.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn avx512_vnni_product(query: &[i8], base: &[i8], offset: i32) -> i32 {
+    let zero = _mm512_set1_epi8(ZERO as i8);
+    let mut sum = _mm512_setzero_si512();
+    for at in (0..query.len()).step_by(64) {
+        // SAFETY: 64 codes follow `at` on either side.
+        let (query, base) = unsafe {
+            (
+                _mm512_loadu_si512(query.as_ptr().add(at).cast()),
+                _mm512_loadu_si512(base.as_ptr().add(at).cast()),
+            )
+        };
+        sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(base, zero), query);
+    }
+    _mm512_reduce_add_epi32(sum) + offset
+}
+
+/// # Safety
+/// `query` and `base` have the same length, a multiple of 64.
+#[target_feature(enable = "avx2,avxvnni")]
+unsafe fn avx_vnni_product(query: &[i8], base: &[i8], offset: i32) -> i32 {
+    let zero = _mm256_set1_epi8(ZERO as i8);
+    let mut sums = [_mm256_setzero_si256(); 2];
+    for at in (0..query.len()).step_by(64) {
+        for half in 0..2 {
+            // SAFETY: 64 codes follow `at` on either side.
+            let (query, base) = unsafe {
+                (
+                    _mm256_loadu_si256(query.as_ptr().add(at + 32 * half).cast()),
+                    _mm256_loadu_si256(base.as_ptr().add(at + 32 * half).cast()),
+                )
+            };
+            let base = _mm256_xor_si256(base, zero);
+            sums[half] = _mm256_dpbusd_avx_epi32(sums[half], base, query);
+        }
+    }
+    let mut lanes = [0i32; 8];
+    // SAFETY: eight sums are a vector of 32 bytes.
+    unsafe {
+        _mm256_storeu_si256(
+            lanes.as_mut_ptr().cast(),
+            _mm256_add_epi32(sums[0], sums[1]),
+        )
+    };
+    lanes.iter().sum::<i32>() + offset
+}
 
 /// # Safety
 /// `queries` and `panel` have the same length.
