@@ -1,5 +1,7 @@
 //! `gram`: cross-products of rows that belong together.
 
+use rayon::prelude::*;
+
 use super::fold::Feed;
 use super::tiles::{Operation, Shape, TilePlan};
 use super::{Backend, Engine, score};
@@ -21,6 +23,9 @@ pub struct GramProducts {
 
 /// Rows per partial product. Fixed, so that the order of additions is the same on any machine.
 const CHUNK: usize = 4096;
+
+/// Columns that one task adds up.
+const COLUMNS: usize = 64;
 
 impl Engine {
     /// XᵀY and the column sums of `x` (n × d) and `y` (n × d′), rows belonging together by position.
@@ -76,20 +81,29 @@ impl Engine {
         )?;
         let unscale = 2f64.powi(-x_exponent) * 2f64.powi(-y_exponent);
         products.iter_mut().for_each(|v| *v *= unscale);
+        // Every column is added up in row order, whichever thread has it.
         let sums = |rows: Rows<'_>| {
             let mut sums = vec![0.0; rows.dim()];
-            for row in rows.iter() {
-                for (sum, &v) in sums.iter_mut().zip(row) {
-                    *sum += f64::from(v);
+            let parts = sums.par_chunks_mut(COLUMNS).enumerate();
+            parts.for_each(|(part, sums)| {
+                let first = part * COLUMNS;
+                for row in rows.iter() {
+                    for (sum, &v) in sums.iter_mut().zip(&row[first..]) {
+                        *sum += f64::from(v);
+                    }
                 }
-            }
+            });
             sums
         };
-        let x_sums = sums(x);
+        let x_sums = self.threads.install(|| sums(x));
         Ok(GramProducts {
             rows: x.len(),
             products,
-            y_sums: if same { x_sums.clone() } else { sums(y) },
+            y_sums: if same {
+                x_sums.clone()
+            } else {
+                self.threads.install(|| sums(y))
+            },
             x_sums,
         })
     }
