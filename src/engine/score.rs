@@ -46,9 +46,15 @@ pub fn norm(x: &[f32]) -> f64 {
 /// Similarity of two rows with known norms (f64, canonical order). Cosine is clamped to [-1, 1].
 #[inline(always)]
 pub fn similarity(metric: Metric, x: &[f32], x_norm: f64, y: &[f32], y_norm: f64) -> f64 {
+    similarity_of(metric, dot(x, y), x_norm, y_norm)
+}
+
+/// As [`similarity`], from x·y.
+#[inline(always)]
+pub fn similarity_of(metric: Metric, product: f64, x_norm: f64, y_norm: f64) -> f64 {
     match metric {
-        Metric::Dot => dot(x, y),
-        Metric::Cosine => (dot(x, y) / (x_norm * y_norm)).clamp(-1.0, 1.0),
+        Metric::Dot => product,
+        Metric::Cosine => (product / (x_norm * y_norm)).clamp(-1.0, 1.0),
     }
 }
 

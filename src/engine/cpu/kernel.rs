@@ -8,6 +8,7 @@
 use super::codes::{BaseLane, CodeTile, GROUP, PANEL, QueryLane, plain_product};
 use super::panels::Lane;
 use super::product::Tile;
+use crate::engine::score;
 use crate::error::{Error, Result};
 
 mod portable;
@@ -89,6 +90,12 @@ pub(super) trait Isa: Copy {
         offsets: &[i32; GROUP],
         tile: &mut CodeTile,
     );
+
+    /// x·y in f64, in the order of [`score::dot`] and with its bits.
+    #[inline(always)]
+    fn dot(self, x: &[f32], y: &[f32]) -> f64 {
+        score::dot(x, y)
+    }
 
     /// Bit j: whether value j is at least `bar`.
     #[inline(always)]
@@ -237,6 +244,7 @@ pub(super) fn cpu_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::rng::Philox;
 
     #[test]
     fn kernels_are_found_by_name() {
@@ -248,6 +256,41 @@ mod tests {
                 .iter()
                 .any(|kernel| kernel.name() == "portable")
         );
+    }
+
+    struct Dot<'a>(&'a [f32], &'a [f32]);
+
+    impl Job for Dot<'_> {
+        type Output = f64;
+
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> f64 {
+            isa.dot(self.0, self.1)
+        }
+    }
+
+    #[test]
+    fn every_kernel_scores_with_the_same_bits() {
+        let mut rng = Philox::new(5, 5);
+        for dim in [1, 3, 7, 8, 9, 17, 100, 383, 384, 385, 1536] {
+            for exponent in [-40.0, 0.0, 30.0] {
+                let mut draw = || -> Vec<f32> {
+                    let mut value = || rng.normal() * 10f64.powf(exponent * rng.uniform());
+                    (0..dim).map(|_| value() as f32).collect()
+                };
+                let (x, y) = (draw(), draw());
+                let expected = score::dot(&x, &y);
+                for kernel in Kernel::available() {
+                    let found = kernel.run(Dot(&x, &y));
+                    assert_eq!(
+                        found.to_bits(),
+                        expected.to_bits(),
+                        "{} d {dim}",
+                        kernel.name()
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::axes::Axes;
 use super::block::CpuBlock;
-use super::codes::{CodeTile, Coded, Codes, GROUP, PANEL, ZERO};
+use super::codes::{CodeTile, Coded, Codes, GROUP, PANEL, PanelBounds, ZERO};
 use super::kernel::{Isa, Job, Kernel};
 use crate::engine::score::{self, TopK};
 use crate::engine::{NearestRequest, interrupt};
@@ -44,10 +44,9 @@ pub(super) struct Frames {
 /// the time that a search takes.
 pub(super) const SECOND_LOOK_COST: f64 = 6000.0;
 
-/// Panels in which a first look at fewer axes is tried; then between one judgement and the next.
-const TRIAL: usize = 2;
+/// Panels between one judgement and the next, where a first look at fewer axes pays.
 const STRIDE: usize = 64;
-/// Panels of all coordinates before the first trial; twice as many before every other.
+/// Panels of all coordinates before the first judgement; twice as many before every other.
 const WARM_UP: usize = 16;
 
 /// Screens the base of a tile for the queries' nearest rows; see [`crate::engine::Backend::nearest`].
@@ -62,13 +61,7 @@ pub(super) fn nearest(
     frames: &Frames,
     request: NearestRequest<'_>,
 ) -> Vec<TopK> {
-    let mut pass = Pass {
-        kernel,
-        request,
-        searches: (0..request.queries.len())
-            .map(|_| Search::new(request.k))
-            .collect(),
-    };
+    let mut pass = Pass::new(kernel, request);
     let panels = base.rows().div_ceil(PANEL);
     match &frames.turned {
         None => {
@@ -77,27 +70,25 @@ pub(super) fn nearest(
         }
         Some(turned) => {
             let saved = (frames.whole.len() - turned.len()) as f64;
-            // With no neighbours yet, nothing would be ruled out.
-            let mut pays = request.floors.iter().all(|floor| floor.is_finite());
-            let (mut at, mut stride, mut whole_stride) = (0, TRIAL, WARM_UP);
+            let turned = (queries.codes(kernel, turned), base.codes(kernel, turned));
+            let (mut at, mut warm_up) = (0, WARM_UP);
             while at < panels {
-                let end = panels.min(at + if pays { stride } else { whole_stride });
-                if pays {
-                    let (queries, base) =
-                        (queries.codes(kernel, turned), base.codes(kernel, turned));
-                    let second_looks = pass.over(&queries, &base, 0, at..end);
-                    pays = second_looks * SECOND_LOOK_COST <= saved;
-                    stride = STRIDE;
+                let next = at..panels.min(at + STRIDE);
+                let (queries_turned, base_turned) = (&turned.0, &turned.1);
+                let second_looks = pass.survivors(queries_turned, base_turned, next.clone());
+                if second_looks * SECOND_LOOK_COST <= saved {
+                    pass.over(queries_turned, base_turned, 0, next.clone());
+                    at = next.end;
                 } else {
+                    let end = panels.min(at + warm_up);
                     let first = at * PANEL;
                     let rows = base.prepared().slice(first..base.rows().min(end * PANEL));
                     let some = Codes::encode(kernel, &frames.whole, rows);
                     let queries = queries.codes(kernel, &frames.whole);
                     pass.over(&queries, &some, first, 0..end - at);
-                    (pays, stride) = (true, TRIAL);
-                    whole_stride *= 2;
+                    warm_up *= 2;
+                    at = end;
                 }
-                at = end;
             }
         }
     }
@@ -111,7 +102,16 @@ struct Pass<'a> {
     searches: Vec<Search>,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn new(kernel: Kernel, request: NearestRequest<'a>) -> Self {
+        let search = |query| Search::new(request.k, request.scaled_floor(query));
+        Self {
+            kernel,
+            request,
+            searches: (0..request.queries.len()).map(search).collect(),
+        }
+    }
+
     /// Queries per task.
     fn task(&self) -> usize {
         let shared_out = self
@@ -121,26 +121,17 @@ impl Pass<'_> {
         shared_out.next_multiple_of(GROUP).clamp(GROUP, TASK)
     }
 
-    /// Shows the queries some panels of base rows, of which the first is `first_row` of the tile. Returns
-    /// the share of pairs that got a second look.
-    fn over(
-        &mut self,
-        queries: &Codes,
-        base: &Codes,
-        first_row: usize,
-        panels: Range<usize>,
-    ) -> f64 {
+    /// Shows the queries some panels of base rows, of which the first is `first_row` of the tile.
+    fn over(&mut self, queries: &Codes, base: &Codes, first_row: usize, panels: Range<usize>) {
         // Before the tasks begin: one that waited for another to do it would hold up the pool.
         queries.turn_to_queries();
         let (task, kernel, request) = (self.task(), self.kernel, self.request);
-        let pairs = self.searches.len() * panels.len() * PANEL;
-        let second_looks: usize = self
-            .searches
+        self.searches
             .par_chunks_mut(task)
             .enumerate()
-            .map(|(at, searches)| {
+            .for_each(|(at, searches)| {
                 if interrupt::requested() {
-                    return 0;
+                    return;
                 }
                 kernel.run(Screen {
                     queries,
@@ -150,10 +141,33 @@ impl Pass<'_> {
                     request,
                     first_query: at * task,
                     searches,
-                })
-            })
-            .sum();
-        second_looks as f64 / pairs.max(1) as f64
+                });
+            });
+    }
+
+    /// The share of pairs that a first look would leave, from some of the queries and of the panels.
+    fn survivors(&self, queries: &Codes, base: &Codes, panels: Range<usize>) -> f64 {
+        const GROUPS: usize = 32;
+        const PANELS: usize = 4;
+        queries.turn_to_queries();
+        let groups = self.searches.len().div_ceil(GROUP);
+        let some = |all: usize, most: usize| (0..all).step_by(all.div_ceil(most).max(1));
+        let (mut reached, mut pairs) = (0, 0);
+        for group in some(groups, GROUPS) {
+            for panel in some(panels.len(), PANELS) {
+                let first_query = group * GROUP;
+                let last = self.searches.len().min(first_query + GROUP);
+                reached += self.kernel.run(Count {
+                    queries,
+                    base,
+                    panel: panels.start + panel,
+                    first_query,
+                    searches: &self.searches[first_query..last],
+                });
+                pairs += (last - first_query) * PANEL;
+            }
+        }
+        f64::from(reached) / pairs.max(1) as f64
     }
 
     /// Scores what was not ruled out.
@@ -243,6 +257,19 @@ impl View {
     fn set_bar(&mut self, threshold: f64) {
         self.first.set_bar(threshold - self.along_origin);
     }
+
+    /// Upper bounds of a panel's scores, in units of the first look and without its error.
+    #[inline(always)]
+    fn upper<I: Isa>(&self, isa: I, products: &[i32; PANEL], rows: &PanelBounds) -> [f32; PANEL] {
+        let (length, rest, one) = (self.first.length, self.rest, self.one);
+        let mut upper = [0.0f32; PANEL];
+        for j in 0..PANEL {
+            let value = products[j] as f32 * rows.scales[j];
+            let reach = isa.mul_add(rows.residuals[j], length, rows.rests[j] * rest);
+            upper[j] = value + isa.mul_add(rows.shifts[j], one, reach);
+        }
+        upper
+    }
 }
 
 /// What is known of a query while the panels pass.
@@ -256,9 +283,9 @@ struct Search {
 }
 
 impl Search {
-    fn new(k: usize) -> Self {
+    fn new(k: usize, floor: f64) -> Self {
         Self {
-            threshold: f64::NEG_INFINITY,
+            threshold: floor,
             lows: Vec::with_capacity(2 * k + PANEL),
             candidates: Vec::new(),
         }
@@ -302,11 +329,10 @@ struct Screen<'a> {
 }
 
 impl Job for Screen<'_> {
-    /// Number of second looks.
-    type Output = usize;
+    type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> usize {
+    fn run<I: Isa>(self, isa: I) {
         let Self {
             queries,
             base,
@@ -322,13 +348,11 @@ impl Job for Screen<'_> {
             .map(|(i, search)| {
                 let query = first_query + i;
                 let mut view = View::new(query, queries, base);
-                search.threshold = search.threshold.max(request.scaled_floor(query));
                 view.set_bar(search.threshold);
                 view
             })
             .collect();
         let mut tile = CodeTile([[0; PANEL]; GROUP]);
-        let mut second_looks = 0;
         for panel in panels {
             let (lanes, bounds) = base.panel(panel);
             let groups = views.chunks_mut(GROUP).zip(searches.chunks_mut(GROUP));
@@ -336,14 +360,7 @@ impl Job for Screen<'_> {
                 let (codes, offsets) = queries.group(first_query / GROUP + g);
                 isa.code_products(codes, lanes, offsets, &mut tile);
                 for (i, (view, search)) in views.iter_mut().zip(searches).enumerate() {
-                    let (length, rest, one) = (view.first.length, view.rest, view.one);
-                    let mut upper = [0.0f32; PANEL];
-                    for j in 0..PANEL {
-                        let value = tile.0[i][j] as f32 * bounds.scales[j];
-                        let reach =
-                            isa.mul_add(bounds.residuals[j], length, bounds.rests[j] * rest);
-                        upper[j] = value + isa.mul_add(bounds.shifts[j], one, reach);
-                    }
+                    let upper = view.upper(isa, &tile.0[i], bounds);
                     let mut reached = isa.reached(&upper, view.first.bar);
                     let query = first_query + g * GROUP + i;
                     while reached != 0 {
@@ -361,7 +378,6 @@ impl Job for Screen<'_> {
                         let second = view.second.as_ref().zip(base.whole().zip(queries.whole()));
                         let (value, reach, look) = match second {
                             Some(((look, offset), (base, queries))) => {
-                                second_looks += 1;
                                 let (y, coded) = base.row(coded_row);
                                 let product = isa.code_product(queries.row(query).0, y, *offset);
                                 let reach = coded.residual * look.length;
@@ -369,7 +385,7 @@ impl Job for Screen<'_> {
                             }
                             None => (
                                 tile.0[i][j] as f32 * bounds.scales[j],
-                                bounds.residuals[j] * length,
+                                bounds.residuals[j] * view.first.length,
                                 &view.first,
                             ),
                         };
@@ -386,7 +402,37 @@ impl Job for Screen<'_> {
                 }
             }
         }
-        second_looks
+    }
+}
+
+/// How many pairs of some queries and a panel a first look would leave.
+struct Count<'a> {
+    queries: &'a Codes,
+    base: &'a Codes,
+    panel: usize,
+    /// A multiple of the group.
+    first_query: usize,
+    /// Of one group.
+    searches: &'a [Search],
+}
+
+impl Job for Count<'_> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> u32 {
+        let mut tile = CodeTile([[0; PANEL]; GROUP]);
+        let (lanes, bounds) = self.base.panel(self.panel);
+        let (codes, offsets) = self.queries.group(self.first_query / GROUP);
+        isa.code_products(codes, lanes, offsets, &mut tile);
+        let mut reached = 0;
+        for (i, search) in self.searches.iter().enumerate() {
+            let mut view = View::new(self.first_query + i, self.queries, self.base);
+            view.set_bar(search.threshold);
+            let upper = view.upper(isa, &tile.0[i], bounds);
+            reached += isa.reached(&upper, view.first.bar).count_ones();
+        }
+        reached
     }
 }
 
@@ -402,7 +448,7 @@ impl Job for Score<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn run<I: Isa>(self, isa: I) {
         let Self {
             request,
             first_query,
@@ -418,15 +464,25 @@ impl Job for Score<'_> {
                 request.floors[query],
             );
             *list = TopK::new(request.k);
+            // From the most promising on, until none can enter the list any more.
+            search
+                .candidates
+                .retain(|&(_, upper)| upper >= search.threshold);
+            search
+                .candidates
+                .sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
+            let unit = request.query_scales[query];
             for &(row, upper) in &search.candidates {
-                if upper < search.threshold {
-                    continue;
+                // A bound on the product of prepared rows; in units of scores, rounded up.
+                if upper * unit * (1.0 + 1e-12_f64.copysign(upper)) < list.floor() {
+                    break;
                 }
                 let (y, y_norm) = (
                     request.base.row(row as usize),
                     request.base_norms[row as usize],
                 );
-                let exact = score::similarity(request.metric, x, x_norm, y, y_norm);
+                let product = isa.dot(x, y);
+                let exact = score::similarity_of(request.metric, product, x_norm, y_norm);
                 if exact >= floor {
                     list.offer(exact, request.first_base_row + row);
                 }
@@ -583,6 +639,15 @@ mod tests {
                             let (queries, base) = (block(&queries), block(&base));
                             let found = nearest(kernel, &queries, &base, &frames, request);
                             assert_eq!(found, expected, "{} d {dim} k {k}", kernel.name());
+
+                            // Few axes from the first row on, however little they rule out.
+                            let turned = frames.turned.as_ref().expect("asked for");
+                            let mut pass = Pass::new(kernel, request);
+                            let panels = base.rows().div_ceil(PANEL);
+                            let (x, y) =
+                                (queries.codes(kernel, turned), base.codes(kernel, turned));
+                            pass.over(&x, &y, 0, 0..panels);
+                            assert_eq!(pass.score(), expected, "{} d {dim} k {k}", kernel.name());
                         }
                     }
                 });

@@ -55,6 +55,12 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    fn dot(self, x: &[f32], y: &[f32]) -> f64 {
+        // SAFETY: `self` exists only where the instructions do.
+        unsafe { avx512_dot(x, y) }
+    }
+
+    #[inline(always)]
     fn panel_product(
         self,
         a: &[Lane],
@@ -132,6 +138,12 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn dot(self, x: &[f32], y: &[f32]) -> f64 {
+        // SAFETY: `self` exists only where the instructions do.
+        unsafe { avx2_dot(x, y) }
+    }
+
+    #[inline(always)]
     fn panel_product(
         self,
         a: &[Lane],
@@ -196,6 +208,58 @@ unsafe fn avx2<const ROWS: usize>(operands: &Operands, first: usize) {
     }
 }
 
+/// As [`score::dot`]: products of f32 values are exact in f64, so fusing them with the sums changes nothing.
+#[target_feature(enable = "avx512f")]
+fn avx512_dot(x: &[f32], y: &[f32]) -> f64 {
+    assert_eq!(x.len(), y.len());
+    let wide = |values: &[f32; 8]| {
+        // SAFETY: eight values are a vector of 32 bytes.
+        _mm512_cvtps_pd(unsafe { _mm256_loadu_ps(values.as_ptr()) })
+    };
+    let (x_chunks, x_rest) = x.as_chunks::<8>();
+    let (y_chunks, y_rest) = y.as_chunks::<8>();
+    let mut sums = _mm512_setzero_pd();
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        sums = _mm512_fmadd_pd(wide(x), wide(y), sums);
+    }
+    let (mut x, mut y) = ([0.0; 8], [0.0; 8]);
+    x[..x_rest.len()].copy_from_slice(x_rest);
+    y[..y_rest.len()].copy_from_slice(y_rest);
+    sums = _mm512_fmadd_pd(wide(&x), wide(&y), sums);
+    let mut lanes = [0.0; 8];
+    // SAFETY: eight sums are a vector of 64 bytes.
+    unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), sums) };
+    lanes.iter().sum()
+}
+
+/// As [`avx512_dot`], in two halves.
+#[target_feature(enable = "avx2,fma")]
+fn avx2_dot(x: &[f32], y: &[f32]) -> f64 {
+    assert_eq!(x.len(), y.len());
+    let wide = |values: &[f32; 8], half: usize| {
+        // SAFETY: four values are a vector of 16 bytes, and eight are two.
+        _mm256_cvtps_pd(unsafe { _mm_loadu_ps(values.as_ptr().add(4 * half)) })
+    };
+    let (x_chunks, x_rest) = x.as_chunks::<8>();
+    let (y_chunks, y_rest) = y.as_chunks::<8>();
+    let mut sums = [_mm256_setzero_pd(); 2];
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        for half in 0..2 {
+            sums[half] = _mm256_fmadd_pd(wide(x, half), wide(y, half), sums[half]);
+        }
+    }
+    let (mut x, mut y) = ([0.0; 8], [0.0; 8]);
+    x[..x_rest.len()].copy_from_slice(x_rest);
+    y[..y_rest.len()].copy_from_slice(y_rest);
+    let mut lanes = [0.0; 8];
+    for half in 0..2 {
+        let sums = _mm256_fmadd_pd(wide(&x, half), wide(&y, half), sums[half]);
+        // SAFETY: four sums are a vector of 32 bytes, and eight are two.
+        unsafe { _mm256_storeu_pd(lanes.as_mut_ptr().add(4 * half), sums) };
+    }
+    lanes.iter().sum()
+}
+
 /// Made only inside code compiled for AVX-512 with VNNI.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512Vnni(pub(super) ());
@@ -238,6 +302,11 @@ macro_rules! with_vnni {
                 // SAFETY: `self` exists only where the instructions do; both sides have the same
                 // number of lanes.
                 unsafe { $codes(queries, panel, offsets, tile) }
+            }
+
+            #[inline(always)]
+            fn dot(self, x: &[f32], y: &[f32]) -> f64 {
+                $values(()).dot(x, y)
             }
 
             #[inline(always)]
