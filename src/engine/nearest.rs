@@ -369,7 +369,7 @@ impl Engine {
         let lists = held(lists.into_inner());
         let certified = lists.len();
         Ok(Neighbors {
-            lists: lists.iter().map(|list| list.entries().to_vec()).collect(),
+            lists: lists.into_iter().map(TopK::into_entries).collect(),
             certified,
         })
     }
