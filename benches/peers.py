@@ -127,13 +127,48 @@ def mmd_numpy(a):
     return time.perf_counter() - start, None
 
 
-PEERS = {name: f for name, f in globals().items() if name.split("_")[0] in ("knn", "cosine", "mmd")}
+def alibi(path_x, path_y):
+    """alibi-detect as its documentation has it: 100 permutations, bandwidth inferred."""
+    import torch
+    from alibi_detect.cd import MMDDrift
+
+    torch.set_num_threads(THREADS)
+    x, y = load(path_x), load(path_y)
+    start = time.perf_counter()
+    MMDDrift(x, backend="pytorch", n_permutations=100, device="cpu").predict(y)
+    return time.perf_counter() - start, None
+
+
+def mmd_alibi(a):
+    return alibi(a.base, a.queries)
+
+
+def audit_evidently(a):
+    """Its default method for embeddings, a classifier that tells the sets apart."""
+    import pandas as pd
+    from evidently.legacy.metrics.data_drift.embedding_drift_methods import model
+
+    x, y = pd.DataFrame(load(a.base)), pd.DataFrame(load(a.queries))
+    start = time.perf_counter()
+    model()(y, x)
+    return time.perf_counter() - start, None
+
+
+# Peers that need packages of other versions than the rest: in which virtual environment they are.
+ELSEWHERE = {"mmd_alibi": "venv-alibi", "audit_evidently": "venv-evidently"}
+
+PEERS = {name: f for name, f in globals().items() if name.split("_")[0] in ("knn", "cosine", "mmd", "audit")}
 
 
 # ---- the driver ----
 
 def run_peer(name, case):
-    command = [sys.executable, __file__, "--peer", name, "--base", case["base"]]
+    python = sys.executable
+    if name in ELSEWHERE:
+        python = str(pathlib.Path(sys.executable).parents[2] / ELSEWHERE[name] / "bin/python")
+        if not pathlib.Path(python).exists():
+            return None
+    command = [python, __file__, "--peer", name, "--base", case["base"]]
     command += ["--queries", case.get("queries", ""), "--k", str(case.get("k", 0))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -160,6 +195,32 @@ def run_vecdrift(case):
     }
 
 
+def check(case):
+    """Lists of some queries against f64 products: the same rows, but for ties."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    out = case["base"] + ".neighbours.parquet"
+    command = [BINARY, *case["command"], "--device", "cpu", "--quiet", "--out", out]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    table = pq.read_table(out)
+    os.remove(out)
+    base, queries, k = load(case["base"]), load(case["queries"]), case["k"]
+    some = np.random.default_rng(0).choice(len(queries), min(len(queries), 100), replace=False)
+    asked = queries[some].astype(np.float64)
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    scores = np.concatenate([
+        asked @ (part / np.linalg.norm(part, axis=1, keepdims=True)).T
+        for part in (base[i : i + 50_000].astype(np.float64) for i in range(0, len(base), 50_000))
+    ], axis=1)
+    found = 0
+    for row, query in zip(scores, some):
+        ids = np.array(table["neighbor_ids"][int(query)].as_py())
+        worst = np.partition(row, -k)[-k]
+        found += np.count_nonzero(row[ids] >= worst - 1e-12)
+    return found / (k * len(some))
+
+
 def clustered(rows, dim, seed):
     """Unit rows around 200 centres."""
     import numpy as np
@@ -176,6 +237,19 @@ def made(folder, rows, dim, seed):
     path = folder / f"clustered-{rows}-{dim}-{seed}.npy"
     if not path.exists():
         np.save(path, clustered(rows, dim, seed))
+    return str(path)
+
+
+def moved(folder, rows, dim, seed):
+    """The same rows, each moved by a tenth of its length."""
+    import numpy as np
+
+    path = folder / f"moved-{rows}-{dim}-{seed}.npy"
+    if not path.exists():
+        x = np.load(made(folder, rows, dim, seed))
+        rng = np.random.default_rng(seed + 1)
+        x += rng.standard_normal(x.shape, np.float32) * np.float32(0.1 / np.sqrt(dim))
+        np.save(path, x)
     return str(path)
 
 
@@ -205,7 +279,8 @@ def cases(a, folder):
             for k in (10, 100):
                 yield {
                     "name": f"knn, {rows:,} × {dim}, {queries:,} queries, k = {k}",
-                    "peers": ["knn_faiss", "knn_torch"] + (["knn_sklearn", "knn_numpy"] if quick else []),
+                    "peers": ["knn_faiss"] + ([] if rows > 200_000 else ["knn_torch"])
+                    + (["knn_sklearn", "knn_numpy"] if quick else []),
                     "base": base, "queries": asked, "k": k,
                     "command": ["knn", base, asked, "-k", str(k)],
                 }
@@ -226,13 +301,21 @@ def cases(a, folder):
         "base": base,
         "command": ["cosine", base],
     }
-    rows, dim = (5000, 384) if quick else (20_000, 768)
-    x, y = made(folder, rows, dim, 4), made(folder, rows, dim, 5)
+    for rows, dim in [(5000, 384)] if quick else [(5000, 384), (5000, 768), (20_000, 768)]:
+        x, y = made(folder, rows, dim, 4), made(folder, rows, dim, 5)
+        yield {
+            "name": f"MMD, {rows:,} + {rows:,} × {dim} (peers: one bandwidth, 100 permutations)",
+            "peers": ["mmd_numpy"] + (["mmd_alibi"] if rows == 5000 and not quick else []),
+            "base": x, "queries": y,
+            "command": ["mmd", x, y],
+        }
+    rows = 20_000 if quick else 100_000
+    x, y = made(folder, rows, 384, 6), moved(folder, rows, 384, 6)
     yield {
-        "name": f"MMD, {rows:,} + {rows:,} × {dim} (peers: one bandwidth, 100 permutations)",
-        "peers": ["mmd_numpy"],
+        "name": f"audit, {rows:,} + {rows:,} × 384, paired, all items and pairs (peer: one classifier)",
+        "peers": ["audit_evidently"],
         "base": x, "queries": y,
-        "command": ["mmd", x, y],
+        "command": ["audit", x, y],
     }
 
 
@@ -264,10 +347,16 @@ def main():
     for case in cases(a, folder):
         if a.only not in case["name"]:
             continue
+        if "k" in case:
+            recall = check(case)
+            if recall != 1:
+                raise SystemExit(f"{case['name']}: recall {recall} against f64")
         rounds = []
         for _ in range(a.rounds):
             row = {"vecdrift": run_vecdrift(case)}
-            row.update({peer: run_peer(peer, case) for peer in case["peers"]})
+            # A peer that takes minutes is run in the first rounds only.
+            slow = {p for p in case["peers"] if sum(r[p]["seconds"] for r in rounds if r[p]) > 120}
+            row.update({p: None if p in slow else run_peer(p, case) for p in case["peers"]})
             rounds.append(row)
         own = [r["vecdrift"]["seconds"] for r in rounds]
         for peer in case["peers"]:

@@ -24,5 +24,16 @@ if [[ ! -x $venv/bin/python ]]; then
 fi
 "$venv/bin/pip" install --quiet --disable-pip-version-check \
     numpy scipy scikit-learn faiss-cpu pyarrow threadpoolctl torch
+if [[ $size == full ]]; then
+    # Packages that want older versions of others. Without them their lines say "failed".
+    for peer in alibi evidently; do
+        [[ -x target/peers/venv-$peer/bin/python ]] || python3 -m venv "target/peers/venv-$peer"
+    done
+    target/peers/venv-alibi/bin/pip install --quiet --disable-pip-version-check \
+        "alibi-detect[torch]==0.13.0" "numpy<2"
+    target/peers/venv-evidently/bin/pip install --quiet --disable-pip-version-check \
+        "evidently==0.7.23" "pandas<3"
+fi
 cargo build --release --locked
+cargo bench --locked --quiet --bench ceilings
 exec "$venv/bin/python" benches/peers.py --size "$size" --folder target/peers "$@"

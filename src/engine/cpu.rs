@@ -28,6 +28,7 @@ mod codes;
 mod exp;
 mod gram;
 mod kernel;
+mod measure;
 mod nearest;
 mod pair_histogram;
 mod pair_sums;
@@ -39,6 +40,8 @@ mod screen;
 use axes::Screening;
 pub use block::CpuBlock;
 use kernel::Kernel;
+#[doc(hidden)]
+pub use measure::{ProductRates, product_rates};
 
 /// Runs the operations on the CPU.
 pub struct CpuBackend {
