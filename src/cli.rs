@@ -89,11 +89,11 @@ struct GlobalArgs {
     /// `vecdrift devices`
     #[arg(long, default_value = "auto", global = true)]
     device: String,
-    /// CPU threads [default: all cores]
+    /// How many threads compute on the CPU [default: one per core]
     #[arg(long, value_name = "N", global = true)]
     threads: Option<usize>,
     /// Working memory beyond the inputs held, e.g. 2GiB; the base of `knn BASE QUERIES`
-    /// and the Y of `cosine X Y` are held if their rows as f32 fit into it, else streamed
+    /// and the Y of `cosine X Y` are held if they are f32 and fit into it, else streamed
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size, global = true)]
     memory: u64,
     /// Seed of everything random

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::embeddings::Rows;
 use crate::error::Result;
 
 mod any;
@@ -32,6 +31,7 @@ mod pair_histogram;
 mod pair_sums;
 mod project;
 pub mod score;
+mod threads;
 pub mod tiles;
 mod workers;
 
@@ -40,6 +40,8 @@ pub use gram::GramProducts;
 pub use nearest::{NearestRequest, Neighbors, SearchExtent, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};
 pub use pair_sums::{BlockLayout, KernelFamily, PADDING, PairSums, SumsRequest, TileSums};
+use threads::Threads;
+pub(crate) use threads::start_process_pool;
 use workers::{Open, Worker};
 
 /// The device that ran a computation.
@@ -114,8 +116,14 @@ pub trait Backend: Send + Sync {
     /// multiple of 64.
     fn block_rows(&self, operation: tiles::Operation, dim: usize, memory: u64) -> usize;
 
-    /// Brings prepared rows to the device, in the form that `operation` takes there.
-    fn load(&self, operation: tiles::Operation, rows: Rows<'_>) -> Result<Self::Block>;
+    /// Brings prepared rows of dimension `dim` to the device, in the form that `operation` takes there. A
+    /// block that needs the values as they are shares them.
+    fn load(
+        &self,
+        operation: tiles::Operation,
+        values: &Arc<Vec<f32>>,
+        dim: usize,
+    ) -> Result<Self::Block>;
 
     /// The distribution of the products of x's rows with y's rows, all pairs or, with `diagonal` (x and y
     /// are the same rows), those with i < j.
@@ -193,7 +201,8 @@ pub enum DeviceChoice {
 pub struct EngineConfig {
     /// Which device.
     pub device: DeviceChoice,
-    /// CPU threads; `None`: all cores.
+    /// Threads that compute on the host; `None`: rayon's global pool, as many as there are cores unless the
+    /// process set it up otherwise.
     pub threads: Option<usize>,
     /// Working memory beyond rows that are held, in bytes.
     pub memory: u64,
@@ -216,7 +225,7 @@ impl Default for EngineConfig {
 pub struct Engine {
     workers: Vec<Worker>,
     info: DeviceInfo,
-    threads: Option<usize>,
+    threads: Threads,
     memory: u64,
     /// What devices turned out to have memory for.
     most_rows: AtomicUsize,
@@ -230,12 +239,15 @@ impl Engine {
     /// # Errors
     /// The chosen device is not there or cannot run the kernels.
     pub fn new(config: &EngineConfig) -> Result<Self> {
-        let threads = config.threads;
-        let cpu =
-            || -> Open { Box::new(move || cpu::CpuBackend::new(threads).map(AnyBackend::Cpu)) };
+        let threads = Threads::new(config.threads)?;
+        let cpu = || -> Open {
+            let threads = threads.clone();
+            Box::new(move || cpu::CpuBackend::new(&threads).map(AnyBackend::Cpu))
+        };
         let gpu = |choice: DeviceChoice| -> Open {
+            let threads = threads.clone();
             Box::new(move || {
-                let backend = gpu::GpuBackend::new(&choice, threads)?;
+                let backend = gpu::GpuBackend::new(&choice, &threads)?;
                 Ok(AnyBackend::Gpu(Box::new(backend)))
             })
         };
@@ -249,11 +261,11 @@ impl Engine {
                 .collect(),
             choice => vec![gpu(choice.clone())],
         };
-        Self::of(devices, config)
+        Self::of(devices, threads.clone(), config)
     }
 
     /// An engine of one worker per device.
-    fn of(devices: Vec<Open>, config: &EngineConfig) -> Result<Self> {
+    fn of(devices: Vec<Open>, threads: Threads, config: &EngineConfig) -> Result<Self> {
         let workers = devices
             .into_iter()
             .map(Worker::new)
@@ -262,7 +274,7 @@ impl Engine {
         Ok(Self {
             info: DeviceInfo::of_all(&infos),
             workers,
-            threads: config.threads,
+            threads,
             memory: config.memory,
             most_rows: AtomicUsize::new(usize::MAX),
             progress: Arc::clone(&config.progress),
@@ -291,6 +303,6 @@ impl Engine {
     }
 
     fn open_cpu(&self) -> Result<AnyBackend> {
-        cpu::CpuBackend::new(self.threads).map(AnyBackend::Cpu)
+        cpu::CpuBackend::new(&self.threads).map(AnyBackend::Cpu)
     }
 }

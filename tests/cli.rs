@@ -132,8 +132,8 @@ fn audit_writes_three_files_and_the_same_numbers_everywhere() {
 
 #[test]
 fn results_do_not_depend_on_threads_memory_or_run() {
-    let result = |extra: &[&str]| {
-        let (reference, current) = (fixture("reference.parquet"), fixture("current.parquet"));
+    let result = |reference: &str, extra: &[&str]| {
+        let (reference, current) = (fixture(reference), fixture("current.parquet"));
         let mut args = vec!["audit", &reference, &current];
         args.extend(extra);
         let mut value = json(&args);
@@ -142,9 +142,13 @@ fn results_do_not_depend_on_threads_memory_or_run() {
         object.remove("device");
         value
     };
-    let first = result(&["--threads", "1"]);
-    assert_eq!(first, result(&["--threads", "3"]));
-    assert_eq!(first, result(&["--memory", "16MiB"]));
+    for reference in ["reference.parquet", "reference_f16.parquet"] {
+        let first = result(reference, &["--threads", "1"]);
+        for threads in ["2", "3", "4"] {
+            assert_eq!(first, result(reference, &["--threads", threads]));
+        }
+        assert_eq!(first, result(reference, &["--memory", "16MiB"]));
+    }
 }
 
 #[test]

@@ -197,6 +197,21 @@ fn several_devices_give_the_bits_of_one_also_when_one_is_lost() {
     }
 }
 
+/// One thread computes in this process, and the rest are those that read, wait and report: no second pool.
+#[cfg(unix)]
+fn assert_one_thread_computes(process: u32) {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let names: Vec<String> = tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .collect();
+    let (computing, others): (Vec<&String>, Vec<&String>) = names
+        .iter()
+        .partition(|name| name.starts_with("vecdrift-cpu-"));
+    assert_eq!(computing.len(), 1, "{names:?}");
+    // The main thread, one for Ctrl-C, one that reads, one that loads, one per device, one for progress.
+    assert!(others.len() <= 6, "{names:?}");
+}
+
 /// A long search that is interrupted ends with exit code 130 and leaves nothing behind.
 #[cfg(unix)]
 #[test]
@@ -236,6 +251,9 @@ fn an_interrupt_ends_a_run_and_leaves_nothing_behind() {
         std::thread::sleep(Duration::from_millis(1500));
         if child.try_wait().unwrap().is_some() {
             panic!("{device}: too short a run: {:?}", child.wait_with_output());
+        }
+        if cfg!(target_os = "linux") && *device == "cpu" {
+            assert_one_thread_computes(child.id());
         }
         let start = Instant::now();
         let id = child.id().to_string();

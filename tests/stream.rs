@@ -550,17 +550,18 @@ const LARGE: usize = 75_000;
 fn write_large(folder: &Path) {
     let mut random = Philox::new(3, 0);
     let mut large: Vec<f32> = (0..LARGE * 64)
-        .map(|_| random.uniform() as f32 - 0.5)
+        .map(|_| f16::from_f64(random.uniform() - 0.5).to_f32())
         .collect();
     large[64 * 1000..64 * 1001].fill(0.0);
     large[64 * 74_000 + 3] = f32::INFINITY;
-    let save = |name: &str, values: &[f32]| {
-        let data = bytes(values.iter().copied(), Dtype::F16);
-        let array = npy("<f2", "False", values.len() / 64, 64, &data);
+    let save = |name: &str, (dtype, descr): (Dtype, &str), values: &[f32]| {
+        let data = bytes(values.iter().copied(), dtype);
+        let array = npy(descr, "False", values.len() / 64, 64, &data);
         std::fs::write(folder.join(name), array).expect("a file");
     };
-    save("large.npy", &large);
-    save("few.npy", &large[64 * 2000..64 * 2030]);
+    save("large.npy", (Dtype::F32, "<f4"), &large);
+    save("halves.npy", (Dtype::F16, "<f2"), &large);
+    save("few.npy", (Dtype::F16, "<f2"), &large[64 * 2000..64 * 2030]);
     // A stream whose last batch has a vector too long.
     let rows = |lengths: Vec<usize>, from: usize| {
         let items = Float32Array::from(large[..lengths.iter().sum()].to_vec());
@@ -613,27 +614,20 @@ fn memory_decides_what_is_held_and_nothing_else() {
     let folder = TempDir::new().expect("a folder");
     write_large(folder.path());
     let run = |args: &[&str]| run(folder.path(), args);
-    let knn = |memory, out| {
+    let knn = |base, memory, out| {
         run(&[
-            "knn",
-            "large.npy",
-            "few.npy",
-            "-k",
-            "3",
-            "--memory",
-            memory,
-            "--out",
-            out,
-            "--format",
-            "json",
+            "knn", base, "few.npy", "-k", "3", "--memory", memory, "--out", out, "--format", "json",
         ])
     };
     assert_eq!(
-        json(&knn("16MiB", "streamed.parquet")),
-        json(&knn("64MiB", "held.parquet"))
+        json(&knn("large.npy", "16MiB", "streamed.parquet")),
+        json(&knn("large.npy", "64MiB", "held.parquet"))
     );
     let file = |name: &str| std::fs::read(folder.path().join(name)).expect(name);
     assert_eq!(file("streamed.parquet"), file("held.parquet"));
+    // Half precision holds the same values here.
+    json(&knn("halves.npy", "64MiB", "halves.parquet"));
+    assert_eq!(file("halves.parquet"), file("held.parquet"));
 
     let cosine = |memory| {
         let args = ["cosine", "few.npy", "large.npy", "--format", "json"];
@@ -661,9 +655,21 @@ fn memory_decides_what_is_held_and_nothing_else() {
     assert!(reads[1].contains("large.npy: 75000 rows") && reads[1].ends_with("streamed"));
     let reads = plan(&["knn", "large.npy", "few.npy", "--memory", "64MiB"]);
     assert!(reads.iter().all(|line| line.contains("held")), "{reads:?}");
+    // As f32 they would take twice their file.
+    for args in [
+        ["knn", "halves.npy", "few.npy"],
+        ["cosine", "few.npy", "halves.npy"],
+    ] {
+        let reads = plan(&[&args[..], &["--memory", "64MiB"]].concat());
+        assert!(
+            reads[1].contains("halves.npy") && reads[1].ends_with("streamed"),
+            "{reads:?}"
+        );
+    }
     // What must be held is held, however little memory there is to work with.
     for held in [
         &["knn", "large.npy"][..],
+        &["knn", "halves.npy"],
         &["cosine", "large.npy"],
         &["cosine", "few.npy", "large.npy", "--sample", "100"],
         &["cosine", "few.npy", "large.npy", "--top-pairs", "5"],

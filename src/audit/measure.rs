@@ -66,7 +66,8 @@ pub(super) fn data_faults(
         constant_dimensions: moments::constant_dimensions(set.rows()),
         norms: moments::norm_distribution(set.rows(), &set.ids),
     };
-    let (reference, current) = (side(reference, &inputs[0]), side(current, &inputs[1]));
+    let (reference, current) =
+        rayon::join(|| side(reference, &inputs[0]), || side(current, &inputs[1]));
     DataFaults {
         norm_shift: moments::norm_shift(&reference.norms, &current.norms),
         reference,

@@ -25,8 +25,8 @@ Examples:
   vecdrift cosine corpus.parquet --above 0.98
 
 Exact over all pairs unless --sample says otherwise. X is held in memory; Y may
-be larger: what does not fit into --memory is read block by block, unless
---sample, --above or --top-pairs needs it whole.")]
+be larger: what is half precision or does not fit into --memory is read block by
+block, unless --sample, --above or --top-pairs needs it whole.")]
 pub(super) struct CosineArgs {
     /// The set
     x: String,

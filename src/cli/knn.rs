@@ -26,8 +26,8 @@ Examples:
   vecdrift knn corpus.parquet queries.parquet -k 100 --out run.parquet
 
 Without QUERIES every base row is a query, and is not its own neighbour.
-With QUERIES the base may be larger than memory: what does not fit into
---memory is read block by block.
+With QUERIES the base may be larger than memory: what is half precision or does
+not fit into --memory is read block by block.
 The Parquet file holds query_id, neighbor_ids (list) and similarities (list).")]
 pub(super) struct KnnArgs {
     /// The rows to search

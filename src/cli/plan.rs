@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::session::Session;
 use super::{Engine, Error, Path, Result};
-use crate::embeddings::Rows;
+use crate::embeddings::{Dtype, Rows};
 use crate::engine::{EngineConfig, Silent};
 use crate::source::SourceInfo;
 use crate::stats::rng::Philox;
@@ -49,9 +49,10 @@ pub(super) enum Residence {
 
 impl Residence {
     /// Of an input that could do with either: held if its rows fit into the working memory. A stream is
-    /// no slower, but a held input is known to be whole before any work is done.
+    /// no slower, but a held input is known to be whole before any work is done. Half-precision rows are
+    /// streamed: held as f32 they would take twice their file.
     pub(super) fn of(info: &SourceInfo, session: &Session) -> Self {
-        if held_bytes(info) <= session.memory() {
+        if info.dtype != Dtype::F16 && held_bytes(info) <= session.memory() {
             Self::Held
         } else {
             Self::Streamed

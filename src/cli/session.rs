@@ -9,7 +9,7 @@ use super::progress::StderrProgress;
 use super::{Arc, DeviceChoice, Engine, EngineConfig, Error, Format, GlobalArgs, Path, PathBuf};
 use super::{ReadOptions, Result, parse_device};
 use crate::embeddings::Embeddings;
-use crate::engine::{DeviceInfo, Progress, Silent};
+use crate::engine::{DeviceInfo, Progress, Silent, start_process_pool};
 use crate::output::{InputSummary, Output, SCHEMA_VERSION, Timing};
 use crate::report::{self, Page, TextStyle};
 use crate::source::{self, Source};
@@ -84,6 +84,10 @@ impl Session {
         if threads == Some(0) {
             return Err(Error::input("--threads", "0 threads, expected at least 1"));
         }
+        if let Some(threads) = threads {
+            // All computing is done by this pool: there are no others.
+            start_process_pool(threads)?;
+        }
         let progress: Arc<dyn Progress> = if quiet {
             Arc::new(Silent)
         } else {
@@ -97,7 +101,7 @@ impl Session {
             quiet,
             engine: EngineConfig {
                 device: parse_device(&device),
-                threads,
+                threads: None,
                 memory,
                 progress,
             },

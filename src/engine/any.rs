@@ -1,11 +1,12 @@
 //! A backend of either kind, so that a tile can be computed by whichever device is there.
 
+use std::sync::Arc;
+
 use super::cpu::CpuBackend;
 use super::gpu::GpuBackend;
 use super::score::TopK;
 use super::tiles::Operation;
 use super::{Backend, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, TileSums};
-use crate::embeddings::Rows;
 use crate::error::Result;
 
 pub(super) enum AnyBackend {
@@ -47,10 +48,10 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn load(&self, operation: Operation, rows: Rows<'_>) -> Result<AnyBlock> {
+    fn load(&self, operation: Operation, values: &Arc<Vec<f32>>, dim: usize) -> Result<AnyBlock> {
         match self {
-            Self::Cpu(backend) => backend.load(operation, rows).map(AnyBlock::Cpu),
-            Self::Gpu(backend) => backend.load(operation, rows).map(AnyBlock::Gpu),
+            Self::Cpu(backend) => backend.load(operation, values, dim).map(AnyBlock::Cpu),
+            Self::Gpu(backend) => backend.load(operation, values, dim).map(AnyBlock::Gpu),
         }
     }
 

@@ -14,15 +14,13 @@
     reason = "loops over lanes by index are what the compiler turns into vector code"
 )]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::score::TopK;
+use super::threads::Threads;
 use super::tiles::Operation;
 use super::{Backend, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, TileSums};
-use crate::embeddings::Rows;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 mod axes;
 mod block;
@@ -49,7 +47,7 @@ pub use measure::{ProductRates, product_rates};
 pub struct CpuBackend {
     info: DeviceInfo,
     kernel: Kernel,
-    pool: ThreadPool,
+    threads: Threads,
     /// How the search that tiles come from is screened.
     screening: Mutex<Option<(usize, Screening)>>,
 }
@@ -66,33 +64,28 @@ pub fn kernels() -> Vec<&'static str> {
 /// # Errors
 /// As for opening it.
 pub fn device() -> Result<DeviceInfo> {
-    CpuBackend::new(None).map(|backend| backend.info)
+    CpuBackend::new(&Threads::default()).map(|backend| backend.info)
 }
 
 impl CpuBackend {
-    /// A backend of `threads` threads (`None`: all cores) and the best kernel for this CPU, or the one
-    /// that the environment variable `VECDRIFT_CPU_KERNEL` names, one of [`kernels`].
+    /// A backend that computes on `threads`, with the best kernel for this CPU, or the one that the
+    /// environment variable `VECDRIFT_CPU_KERNEL` names, one of [`kernels`].
     ///
     /// # Errors
-    /// The named kernel is unknown or not supported, or no threads can be started.
-    pub(super) fn new(threads: Option<usize>) -> Result<Self> {
+    /// The named kernel is unknown or not supported.
+    pub(super) fn new(threads: &Threads) -> Result<Self> {
         let kernel = Kernel::choose()?;
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads.unwrap_or(0))
-            .thread_name(|i| format!("vecdrift-cpu-{i}"))
-            .build()
-            .map_err(|error| Error::device("cpu", error))?;
-        let threads = pool.current_num_threads();
-        let plural = if threads == 1 { "" } else { "s" };
+        let count = threads.count();
+        let plural = if count == 1 { "" } else { "s" };
         Ok(Self {
             info: DeviceInfo {
-                name: format!("{} ({threads} thread{plural})", kernel::cpu_name()),
+                name: format!("{} ({count} thread{plural})", kernel::cpu_name()),
                 backend: "cpu".into(),
                 precision: format!("f32 ({})", kernel.name()),
                 software: false,
             },
             kernel,
-            pool,
+            threads: threads.clone(),
             screening: Mutex::default(),
         })
     }
@@ -156,21 +149,21 @@ impl Backend for CpuBackend {
         rows as usize
     }
 
-    fn load(&self, operation: Operation, rows: Rows<'_>) -> Result<CpuBlock> {
+    fn load(&self, operation: Operation, values: &Arc<Vec<f32>>, dim: usize) -> Result<CpuBlock> {
         Ok(self
-            .pool
-            .install(|| CpuBlock::new(self.kernel, operation, rows)))
+            .threads
+            .install(|| CpuBlock::new(self.kernel, operation, values, dim)))
     }
 
     fn pair_histogram(&self, x: &CpuBlock, y: &CpuBlock, diagonal: bool) -> Result<PairHistogram> {
-        Ok(self.pool.install(|| {
+        Ok(self.threads.install(|| {
             pair_histogram::pair_histogram(self.kernel, x.panels(), y.panels(), diagonal)
         }))
     }
 
     fn pair_sums(&self, x: &CpuBlock, y: &CpuBlock, request: SumsRequest<'_>) -> Result<TileSums> {
         Ok(self
-            .pool
+            .threads
             .install(|| pair_sums::pair_sums(self.kernel, x.panels(), y.panels(), request)))
     }
 
@@ -180,7 +173,7 @@ impl Backend for CpuBackend {
         base: &CpuBlock,
         request: NearestRequest<'_>,
     ) -> Result<Vec<TopK>> {
-        self.pool
+        self.threads
             .install(|| match self.screening(queries, base, &request) {
                 Screening::Values => {
                     nearest::nearest(self.kernel, queries.panels(), base.panels(), request)
@@ -196,12 +189,12 @@ impl Backend for CpuBackend {
     }
 
     fn gram(&self, x: &CpuBlock, y: &CpuBlock) -> Result<Vec<f64>> {
-        Ok(self.pool.install(|| gram::gram(x.panels(), y.panels())))
+        Ok(self.threads.install(|| gram::gram(x.panels(), y.panels())))
     }
 
     fn project(&self, x: &CpuBlock, w: &CpuBlock) -> Result<Vec<f32>> {
         Ok(self
-            .pool
+            .threads
             .install(|| project::project(self.kernel, x.panels(), w.panels())))
     }
 }
@@ -212,7 +205,7 @@ mod tests {
 
     #[test]
     fn blocks_fit_the_memory() {
-        let backend = CpuBackend::new(Some(1)).expect("one thread");
+        let backend = CpuBackend::new(&Threads::default()).expect("a kernel runs here");
         use Operation::{Gram, Nearest, PairHistogram, PairSums, Project};
         for operation in [PairHistogram, PairSums, Nearest, Gram, Project] {
             for dim in [1, 17, 384, 4096, 1 << 20] {

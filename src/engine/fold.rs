@@ -19,7 +19,6 @@ use super::any::AnyBlock;
 use super::tiles::{Operation, Tile, TilePlan};
 use super::workers::Worker;
 use super::{AnyBackend, Backend, Engine, interrupt};
-use crate::embeddings::Rows;
 use crate::error::{Error, Result};
 
 /// Where the rows of one side of a pass come from.
@@ -58,7 +57,8 @@ pub(super) struct Loaded<H> {
 
 /// Rows that were read.
 struct Fed<H> {
-    values: Vec<f32>,
+    /// Shared with the blocks on the host that need them.
+    values: Arc<Vec<f32>>,
     dim: usize,
     host: Arc<H>,
 }
@@ -69,7 +69,7 @@ impl<H: Host> Fed<H> {
         let there = self.values.len() / self.dim;
         let rows = rows.start.min(there)..rows.end.min(there);
         Self {
-            values: self.values[rows.start * self.dim..rows.end * self.dim].to_vec(),
+            values: Arc::new(self.values[rows.start * self.dim..rows.end * self.dim].to_vec()),
             dim: self.dim,
             host: Arc::new(self.host.part(rows)),
         }
@@ -357,7 +357,7 @@ where
     }
 
     fn load(&self, backend: &AnyBackend, rows: &Fed<H>) -> Result<Arc<Loaded<H>>> {
-        let block = backend.load(self.operation, Rows::new(&rows.values, rows.dim))?;
+        let block = backend.load(self.operation, &rows.values, rows.dim)?;
         Ok(Arc::new(Loaded {
             host: Arc::clone(&rows.host),
             block,
@@ -479,7 +479,7 @@ fn halves(tile: &Tile) -> Vec<(Tile, Range<usize>)> {
 fn fed<H>(feed: &Feed<'_, H>, range: Range<usize>) -> Result<Fed<H>> {
     let (values, host) = (feed.rows)(range)?;
     Ok(Fed {
-        values,
+        values: Arc::new(values),
         dim: feed.dim,
         host: Arc::new(host),
     })

@@ -10,15 +10,14 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::ThreadPool;
-
 use super::score::TopK;
+use super::threads::Threads;
 use super::tiles::Operation;
 use super::{
     Backend, DeviceChoice, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, TileSums,
 };
 use crate::embeddings::Rows;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use cores::Choice;
 use device::{Device, Pipeline};
 use schedule::{Pace, Piece, pieces};
@@ -65,7 +64,7 @@ pub struct GpuBackend {
     choice: Choice,
     /// Compiled when they are first needed.
     pipelines: Mutex<HashMap<(&'static str, Core), Arc<Pipeline>>>,
-    pool: ThreadPool,
+    threads: Threads,
     /// Bytes of results per band.
     band_bytes: u64,
     /// Multiply-adds of the first submission of a kernel.
@@ -122,13 +121,13 @@ impl GpuBackend {
         limit(&mut limits);
         let candidates = cores::candidates(&adapter);
         let core = cores::named(&candidates, core)?;
-        let mut this = Self::bare(&adapter, limits.clone(), None)?;
+        let mut this = Self::bare(&adapter, limits.clone(), &Threads::default())?;
         this.choice = Choice::only(core, &limits);
         this.info.precision = this.choice.precision();
         Ok(this)
     }
 
-    pub(super) fn new(choice: &DeviceChoice, threads: Option<usize>) -> Result<Self> {
+    pub(super) fn new(choice: &DeviceChoice, threads: &Threads) -> Result<Self> {
         let adapter = adapters::choose(choice)?;
         let mut this = Self::bare(&adapter, adapter.limits(), threads)?;
         this.choice = profile::choice(&this, &adapter)?;
@@ -137,12 +136,8 @@ impl GpuBackend {
     }
 
     /// A backend that knows no core but the plain one.
-    fn bare(adapter: &wgpu::Adapter, limits: wgpu::Limits, threads: Option<usize>) -> Result<Self> {
+    fn bare(adapter: &wgpu::Adapter, limits: wgpu::Limits, threads: &Threads) -> Result<Self> {
         let device = Device::open(adapter, limits)?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.unwrap_or(0))
-            .build()
-            .map_err(|e| Error::device("cpu", format!("cannot start threads: {e}")))?;
         let info = adapters::device_info(adapter);
         Ok(Self {
             work: if info.software {
@@ -156,7 +151,7 @@ impl GpuBackend {
             device,
             pipelines: Mutex::default(),
             paces: Mutex::default(),
-            pool,
+            threads: threads.clone(),
         })
     }
 
@@ -237,7 +232,7 @@ impl GpuBackend {
 
     /// Uploads rows as the core wants them.
     fn upload(&self, core: Core, rows: Rows<'_>) -> Result<wgpu::Buffer> {
-        let packed = self.pool.install(|| pack::pack(core, rows));
+        let packed = self.threads.install(|| pack::pack(core, rows));
         let (bytes, limit) = (packed.bytes().len() as u64, self.device.max_binding());
         if bytes > limit {
             return Err(self
@@ -267,13 +262,13 @@ impl GpuBackend {
                 None
             },
             sq_norms: if summed {
-                let sq_norms = self.pool.install(|| pack::sq_norms(core, rows));
+                let sq_norms = self.threads.install(|| pack::sq_norms(core, rows));
                 Some(self.device.input(&sq_norms)?)
             } else {
                 None
             },
             residuals: if rescored && !core.is_full_grade() {
-                self.pool.install(|| pack::half_residuals(rows))
+                self.threads.install(|| pack::half_residuals(rows))
             } else {
                 Vec::new()
             },
@@ -307,7 +302,8 @@ impl Backend for GpuBackend {
         (fits_memory.min(fits_binding).clamp(side, most) / side * side) as usize
     }
 
-    fn load(&self, operation: Operation, rows: Rows<'_>) -> Result<GpuBlock> {
+    fn load(&self, operation: Operation, values: &Arc<Vec<f32>>, dim: usize) -> Result<GpuBlock> {
+        let rows = Rows::new(values, dim);
         self.load_for(operation, self.choice.core(operation), rows)
     }
 
@@ -362,8 +358,8 @@ mod tests {
         let (xs, ys) = (values(n, 0), values(m, 1));
         let (x_rows, y_rows) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
         let both = |operation| -> Result<_> {
-            let load = |rows| backend.load(operation, rows);
-            Ok((load(x_rows)?, load(y_rows)?))
+            let load = |values: &Vec<f32>| backend.load(operation, &Arc::new(values.clone()), dim);
+            Ok((load(&xs)?, load(&ys)?))
         };
         let (x, y) = both(Operation::PairHistogram)?;
         let histograms = vec![
@@ -416,7 +412,7 @@ mod tests {
         let lists = backend.nearest(&x, &y, request)?;
 
         let (x, _) = both(Operation::Gram)?;
-        let first = backend.load(Operation::Gram, y_rows.slice(0..n))?;
+        let first = backend.load(Operation::Gram, &Arc::new(ys[..n * dim].to_vec()), dim)?;
         let gram = backend.gram(&x, &first)?;
         let (x, y) = both(Operation::Project)?;
         Ok(AllResults {
@@ -430,7 +426,7 @@ mod tests {
 
     #[test]
     fn neither_bands_nor_pieces_change_a_bit() {
-        let mut backend = match GpuBackend::new(&DeviceChoice::Gpu, Some(2)) {
+        let mut backend = match GpuBackend::new(&DeviceChoice::Gpu, &Threads::default()) {
             Ok(backend) => backend,
             Err(error) if std::env::var("VECDRIFT_REQUIRE_GPU").as_deref() == Ok("1") => {
                 panic!("VECDRIFT_REQUIRE_GPU=1: {error}")

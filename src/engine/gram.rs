@@ -1,5 +1,7 @@
 //! `gram`: cross-products of rows that belong together.
 
+use rayon::prelude::*;
+
 use super::fold::Feed;
 use super::tiles::{Operation, Shape, TilePlan};
 use super::{Backend, Engine, score};
@@ -22,6 +24,9 @@ pub struct GramProducts {
 /// Rows per partial product. Fixed, so that the order of additions is the same on any machine.
 const CHUNK: usize = 4096;
 
+/// Columns that one task adds up.
+const COLUMNS: usize = 64;
+
 impl Engine {
     /// XᵀY and the column sums of `x` (n × d) and `y` (n × d′), rows belonging together by position.
     ///
@@ -36,9 +41,13 @@ impl Engine {
     pub fn gram(&self, x: Rows<'_>, y: Rows<'_>) -> Result<GramProducts> {
         assert_eq!(x.len(), y.len(), "rows belong together by position");
         // Powers of two bring both sides to lengths near 1, where f32 products cannot overflow.
-        let exponent =
-            |rows: Rows<'_>| score::unit_exponent(rows.iter().map(score::norm).fold(0.0, f64::max));
-        let (x_exponent, y_exponent) = (exponent(x), exponent(y));
+        let same = std::ptr::eq(x.values(), y.values());
+        let exponent = |rows: Rows<'_>| {
+            let norms = self.threads.install(|| score::norms(rows));
+            score::unit_exponent(norms.into_iter().fold(0.0, f64::max))
+        };
+        let x_exponent = exponent(x);
+        let y_exponent = if same { x_exponent } else { exponent(y) };
         let mut products = vec![0.0; x.dim() * y.dim()];
         let plan = TilePlan {
             x_rows: x.len(),
@@ -47,7 +56,10 @@ impl Engine {
             y_step: CHUNK,
             shape: Shape::Diagonal,
         };
-        let scaled = |rows: Rows<'_>, exponent| Ok((score::scale_rows(rows, exponent), ()));
+        let scaled = |rows, exponent| {
+            let scaled = || score::scale_rows(rows, exponent);
+            Ok((self.threads.install(scaled), ()))
+        };
         let x_feed = Feed {
             dim: x.dim(),
             rows: &|range| scaled(x.slice(range), x_exponent),
@@ -69,20 +81,30 @@ impl Engine {
         )?;
         let unscale = 2f64.powi(-x_exponent) * 2f64.powi(-y_exponent);
         products.iter_mut().for_each(|v| *v *= unscale);
+        // Every column is added up in row order, whichever thread has it.
         let sums = |rows: Rows<'_>| {
             let mut sums = vec![0.0; rows.dim()];
-            for row in rows.iter() {
-                for (sum, &v) in sums.iter_mut().zip(row) {
-                    *sum += f64::from(v);
+            let parts = sums.par_chunks_mut(COLUMNS).enumerate();
+            parts.for_each(|(part, sums)| {
+                let first = part * COLUMNS;
+                for row in rows.iter() {
+                    for (sum, &v) in sums.iter_mut().zip(&row[first..]) {
+                        *sum += f64::from(v);
+                    }
                 }
-            }
+            });
             sums
         };
+        let x_sums = self.threads.install(|| sums(x));
         Ok(GramProducts {
             rows: x.len(),
             products,
-            x_sums: sums(x),
-            y_sums: sums(y),
+            y_sums: if same {
+                x_sums.clone()
+            } else {
+                self.threads.install(|| sums(y))
+            },
+            x_sums,
         })
     }
 }

@@ -268,7 +268,7 @@ impl Engine {
         exclude: Option<SelfExclusion<'_>>,
     ) -> Result<Neighbors> {
         assert_eq!(queries.dim(), base.dim());
-        let query_norms = score::norms(queries);
+        let query_norms = self.threads.install(|| score::norms(queries));
         let dim = queries.dim();
         // The contract's bound for rows of norm at most 1, two roundings while preparing them, and
         // what underflow can take away.
@@ -290,7 +290,9 @@ impl Engine {
                     norms: query_norms[range].to_vec(),
                     exponent: 0,
                 };
-                let unit = score::prepare(Metric::Cosine, stored, &host.norms, 0);
+                let unit = self
+                    .threads
+                    .install(|| score::prepare(Metric::Cosine, stored, &host.norms, 0));
                 Ok((unit, host))
             },
         };
@@ -300,10 +302,12 @@ impl Engine {
             rows: &|range| {
                 // Blocks are asked for in order, each once: the stream stands where the range begins.
                 let values = held(base.lock()).next_rows(range.len())?;
-                let host = Stored::new(values, dim);
-                let rows = Rows::new(&host.values, dim);
-                let prepared = score::prepare(metric, rows, &host.norms, host.exponent);
-                Ok((prepared, host))
+                self.threads.install(|| {
+                    let host = Stored::new(values, dim);
+                    let rows = Rows::new(&host.values, dim);
+                    let prepared = score::prepare(metric, rows, &host.norms, host.exponent);
+                    Ok((prepared, host))
+                })
             },
         };
         let lists = RwLock::new(vec![TopK::new(k); queries.len()]);
@@ -365,7 +369,7 @@ impl Engine {
         let lists = held(lists.into_inner());
         let certified = lists.len();
         Ok(Neighbors {
-            lists: lists.iter().map(|list| list.entries().to_vec()).collect(),
+            lists: lists.into_iter().map(TopK::into_entries).collect(),
             certified,
         })
     }

@@ -137,8 +137,10 @@ impl Engine {
         };
         // The host keeps how many rows came: at the end of a stream perhaps none.
         let unit = |rows: Rows<'_>| {
-            let norms = score::norms(rows);
-            let unit = score::prepare(Metric::Cosine, rows, &norms, 0);
+            let unit = self.threads.install(|| {
+                let norms = score::norms(rows);
+                score::prepare(Metric::Cosine, rows, &norms, 0)
+            });
             Ok((unit, rows.len()))
         };
         let x_feed = Feed {

@@ -210,7 +210,7 @@ impl Engine {
             .filter(|&&row| row != PADDING)
             .map(|&row| row_at(row))
             .collect();
-        let frame = Frame::new(&laid_out, dim);
+        let frame = self.threads.install(|| Frame::new(&laid_out, dim));
         let scaled = KernelFamily {
             gamma: kernels.gamma / (frame.scale * frame.scale),
             offsets: kernels
@@ -229,11 +229,15 @@ impl Engine {
         };
         let gather = |range: std::ops::Range<usize>| {
             let mut values = vec![0.0f32; range.len() * dim];
-            for (to, &row) in values.chunks_exact_mut(dim).zip(&layout.order[range]) {
-                if row != PADDING {
-                    frame.apply(row_at(row), to);
-                }
-            }
+            let order = &layout.order[range];
+            self.threads.install(|| {
+                let rows = values.par_chunks_exact_mut(dim).zip(order);
+                rows.for_each(|(to, &row)| {
+                    if row != PADDING {
+                        frame.apply(row_at(row), to);
+                    }
+                });
+            });
             values
         };
 

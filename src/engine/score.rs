@@ -109,6 +109,11 @@ impl TopK {
         &self.entries
     }
 
+    /// The entries themselves, best first.
+    pub fn into_entries(self) -> Vec<(f64, u32)> {
+        self.entries
+    }
+
     /// Adds another list's entries.
     pub fn merge(&mut self, other: &Self) {
         for &(score, row) in &other.entries {

@@ -96,14 +96,16 @@ impl Engine {
         dim: usize,
     ) -> usize {
         let device = backend.device();
+        let values = self.block_rows(operation, dim) as u64 * dim as u64;
         let room = if device.backend == "cpu" || device.software {
-            // The rest of the working memory is for the blocks at work.
-            self.memory / 8
+            // What blocks at work leave, who take seven times their rows and as much for results.
+            let at_work = 14 * 4 * values;
+            (self.memory / 8).max(self.memory.saturating_sub(at_work))
         } else {
             KEPT_ON_HARDWARE
         };
         // In f32, and for a search in f16 too.
-        let block = self.block_rows(operation, dim) as u64 * dim as u64 * 6;
+        let block = values * 6;
         (room / block.max(1)) as usize
     }
 }

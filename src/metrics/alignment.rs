@@ -1,6 +1,7 @@
 //! Alignment of paired sets: how alike two representations of the same items are once coordinates do not
 //! matter (CKA), and once one of them may be rotated (Procrustes).
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -274,7 +275,19 @@ impl Half {
 }
 
 fn gather(rows: Rows<'_>, order: &[usize]) -> Vec<f32> {
-    order.iter().flat_map(|&i| rows.row(i)).copied().collect()
+    let mut values = Vec::with_capacity(order.len() * rows.dim());
+    order
+        .iter()
+        .for_each(|&i| values.extend_from_slice(rows.row(i)));
+    values
+}
+
+/// How near one mapped row comes to its target.
+struct ScoredRow {
+    sq_residual: f64,
+    sq_target: f64,
+    cosine: f64,
+    centred_cosine: Option<f64>,
 }
 
 /// How near mapped rows come to their targets.
@@ -321,38 +334,58 @@ impl OrthogonalMap {
         for chunk in pairs.chunks(CHUNK) {
             // A power of two brings each row to length near 1, where no product overflows f32.
             let exponent = |i: usize| score::unit_exponent(score::norm(x.row(i)));
-            let scaled: Vec<f32> = chunk
-                .iter()
-                .flat_map(|&i| score::scale_rows(x.slice(i..i + 1), exponent(i)))
-                .collect();
+            let mut scaled = vec![0.0f32; chunk.len() * x.dim()];
+            scaled
+                .par_chunks_exact_mut(x.dim())
+                .zip(chunk)
+                .for_each(|(scaled, &i)| {
+                    let scale = 2f64.powi(exponent(i));
+                    for (to, &v) in scaled.iter_mut().zip(x.row(i)) {
+                        *to = (f64::from(v) * scale) as f32;
+                    }
+                });
             let scaled = Rows::new(&scaled, x.dim());
             let mapped = engine.project(scaled, Rows::new(&weights, x.dim()))?;
-            for (a, &i) in Rows::new(&mapped, y.dim()).iter().zip(chunk) {
+            let score_row = |(a, &i): (&[f32], &usize)| {
                 let b = y.row(i);
                 let unscale = 2f64.powi(-exponent(i));
                 let image: Vec<f64> = a.iter().map(|&v| f64::from(v) * unscale).collect();
                 let differences = image.iter().zip(b).map(|(a, &b)| a - f64::from(b));
-                scored.sq_residual += differences.map(|v| v * v).sum::<f64>();
-                scored.sq_target += score::dot(b, b);
-                // A row with nothing in the target's dimensions maps to 0: no direction, no likeness.
                 let norm = score::norm(a);
-                scored.cosines.push(if norm > 0.0 {
-                    score::similarity(Metric::Cosine, a, norm, b, score::norm(b))
-                } else {
-                    0.0
-                });
-                if let Some((x_centre, y_centre)) = &centres {
-                    let a = image
-                        .iter()
-                        .zip(x_centre.values())
-                        .map(|(v, mean)| v - mean);
-                    let b = b
-                        .iter()
-                        .zip(*y_centre)
-                        .map(|(&v, mean)| f64::from(v) - mean);
-                    let (a, b): (Vec<f64>, Vec<f64>) = (a.collect(), b.collect());
-                    scored.centred_cosines.extend(cosine_f64(&a, &b));
+                ScoredRow {
+                    sq_residual: differences.map(|v| v * v).sum(),
+                    sq_target: score::dot(b, b),
+                    // A row with nothing in the target's dimensions maps to 0: no direction, no likeness.
+                    cosine: if norm > 0.0 {
+                        score::similarity(Metric::Cosine, a, norm, b, score::norm(b))
+                    } else {
+                        0.0
+                    },
+                    centred_cosine: centres.as_ref().and_then(|(x_centre, y_centre)| {
+                        let a = image
+                            .iter()
+                            .zip(x_centre.values())
+                            .map(|(v, mean)| v - mean);
+                        let b = b
+                            .iter()
+                            .zip(*y_centre)
+                            .map(|(&v, mean)| f64::from(v) - mean);
+                        let (a, b): (Vec<f64>, Vec<f64>) = (a.collect(), b.collect());
+                        cosine_f64(&a, &b)
+                    }),
                 }
+            };
+            let rows: Vec<ScoredRow> = mapped
+                .par_chunks_exact(y.dim())
+                .zip(chunk)
+                .map(score_row)
+                .collect();
+            // Added in row order, whichever thread scored them.
+            for row in rows {
+                scored.sq_residual += row.sq_residual;
+                scored.sq_target += row.sq_target;
+                scored.cosines.push(row.cosine);
+                scored.centred_cosines.extend(row.centred_cosine);
             }
         }
         Ok(scored)

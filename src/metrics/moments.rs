@@ -3,6 +3,7 @@
 //! [`Moments`] is what one pass over the rows leaves behind; Fréchet distance, spectra and alignment are
 //! computed from it. The rest of the file compares two sets by mean and by norm.
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -14,6 +15,9 @@ use crate::stats::linalg::Matrix;
 
 /// Rows whose deviations from the mean are held at once.
 const CHUNK: usize = 16_384;
+
+/// Columns that one task adds up.
+const COLUMNS: usize = 64;
 
 /// Norms this close (in ln) are the same length: above what storing unit rows as f16 leaves, below what
 /// any similarity would notice.
@@ -233,9 +237,14 @@ impl CrossSums {
         add(self.scatter.values_mut(), &gram.products);
         add(&mut self.x_sums, &gram.x_sums);
         add(&mut self.y_sums, &gram.y_sums);
-        for (a, b) in x.iter().zip(y.iter()) {
-            self.fourth += score::dot(a, a) * score::dot(b, b);
-        }
+        let fourths: Vec<f64> = x
+            .values()
+            .par_chunks_exact(x.dim())
+            .zip(y.values().par_chunks_exact(y.dim()))
+            .map(|(a, b)| score::dot(a, a) * score::dot(b, b))
+            .collect();
+        // Added in row order, whichever thread formed them.
+        fourths.iter().for_each(|fourth| self.fourth += fourth);
         self.rows += x.len();
         Ok(())
     }
@@ -300,13 +309,17 @@ impl Centre {
 
     /// Rows less the mean.
     fn deviations(&self, rows: Rows<'_>) -> Vec<f32> {
-        let mut values = Vec::with_capacity(rows.values().len());
-        for row in rows.iter() {
-            let factor = self.scale.factor(row);
-            let pairs = row.iter().zip(&self.mean);
-            let deviation = |(&v, mean): (&f32, &f64)| f64::from(v) * factor - mean;
-            values.extend(pairs.map(|pair| (deviation(pair) * self.unit) as f32));
-        }
+        let mut values = vec![0.0f32; rows.values().len()];
+        values
+            .par_chunks_exact_mut(rows.dim())
+            .zip(rows.values().par_chunks_exact(rows.dim()))
+            .for_each(|(deviations, row)| {
+                let factor = self.scale.factor(row);
+                let pairs = row.iter().zip(&self.mean);
+                for (to, (&v, mean)) in deviations.iter_mut().zip(pairs) {
+                    *to = ((f64::from(v) * factor - mean) * self.unit) as f32;
+                }
+            });
         values
     }
 }
@@ -333,20 +346,38 @@ impl CentreSums {
     }
 
     fn add(&mut self, rows: Rows<'_>) {
-        for row in rows.iter() {
-            let factor = self.scale.factor(row);
-            self.longest = self.longest.max(score::norm(row) * factor);
-            for ((sum, same), &value) in self.sums.iter_mut().zip(&mut self.constant).zip(row) {
-                let value = f64::from(value) * factor;
-                *sum += value;
-                if self.rows == 0 {
-                    *same = Some(value);
-                } else {
-                    *same = same.filter(|&first| first == value);
+        let of_rows: Vec<(f64, f64)> = rows
+            .values()
+            .par_chunks_exact(rows.dim())
+            .map(|row| {
+                let factor = self.scale.factor(row);
+                (factor, score::norm(row) * factor)
+            })
+            .collect();
+        let longest = of_rows.iter().map(|&(_, length)| length);
+        self.longest = longest.fold(self.longest, f64::max);
+        // Every column is added up in row order, whichever thread has it.
+        let first_rows = self.rows == 0;
+        self.sums
+            .par_chunks_mut(COLUMNS)
+            .zip(self.constant.par_chunks_mut(COLUMNS))
+            .enumerate()
+            .for_each(|(part, (sums, constant))| {
+                let columns = part * COLUMNS..part * COLUMNS + sums.len();
+                for (i, (row, (factor, _))) in rows.iter().zip(&of_rows).enumerate() {
+                    let row = &row[columns.clone()];
+                    for ((sum, same), &value) in sums.iter_mut().zip(&mut *constant).zip(row) {
+                        let value = f64::from(value) * factor;
+                        *sum += value;
+                        if first_rows && i == 0 {
+                            *same = Some(value);
+                        } else {
+                            *same = same.filter(|&first| first == value);
+                        }
+                    }
                 }
-            }
-            self.rows += 1;
-        }
+            });
+        self.rows += rows.len();
     }
 
     fn finish(self) -> Centre {

@@ -304,10 +304,9 @@ pub fn overlap(
             tally.add(row, item, a, b);
         }
     }
-    let duplicate_rows = BothSides {
-        reference: duplicate_rows(reference),
-        current: duplicate_rows(current),
-    };
+    let (reference, current) =
+        rayon::join(|| duplicate_rows(reference), || duplicate_rows(current));
+    let duplicate_rows = BothSides { reference, current };
     Ok(tally.finish(ids, config, duplicate_rows))
 }
 
@@ -380,7 +379,7 @@ impl<'a> Side<'a> {
     fn new(rows: Rows<'a>, metric: Metric) -> Self {
         Self {
             rows,
-            norms: rows.iter().map(score::norm).collect(),
+            norms: score::norms(rows),
             row_numbers: (0..rows.len() as u32).collect(),
             metric,
         }

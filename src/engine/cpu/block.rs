@@ -12,7 +12,7 @@ use crate::engine::tiles::Operation;
 /// Rows as panels, as codes, or as both: which of them a search needs, it knows only when it begins.
 pub struct CpuBlock {
     /// The rows, where forms are made later.
-    prepared: Vec<f32>,
+    prepared: Arc<Vec<f32>>,
     dim: usize,
     panels: OnceLock<Panels>,
     /// The rows as codes, in every frame that was asked for.
@@ -21,16 +21,22 @@ pub struct CpuBlock {
 
 impl CpuBlock {
     /// Takes rows, on the current thread pool.
-    pub(super) fn new(kernel: Kernel, operation: Operation, rows: Rows<'_>) -> Self {
+    pub(super) fn new(
+        kernel: Kernel,
+        operation: Operation,
+        values: &Arc<Vec<f32>>,
+        dim: usize,
+    ) -> Self {
         let later = operation == Operation::Nearest && kernel.has_code_products();
         let (prepared, panels) = if later {
-            (rows.values().to_vec(), OnceLock::new())
+            (Arc::clone(values), OnceLock::new())
         } else {
-            (Vec::new(), OnceLock::from(Panels::pack(rows)))
+            let panels = Panels::pack(Rows::new(values, dim));
+            (Arc::default(), OnceLock::from(panels))
         };
         Self {
             prepared,
-            dim: rows.dim(),
+            dim,
             panels,
             codes: Mutex::default(),
         }

@@ -631,7 +631,8 @@ mod tests {
                             continue;
                         }
                         let block = |values: &[f32]| {
-                            CpuBlock::new(kernel, Operation::Nearest, Rows::new(values, dim))
+                            let values = Arc::new(values.to_vec());
+                            CpuBlock::new(kernel, Operation::Nearest, &values, dim)
                         };
                         for origin in [mean(&base, dim), vec![0.0; dim], vec![0.1; dim]] {
                             let frames = some_axes(dim, m, &origin);

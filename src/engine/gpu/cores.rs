@@ -13,6 +13,7 @@ use super::shaders::{
 use super::{GpuBackend, adapters, pack, project};
 use crate::embeddings::Rows;
 use crate::engine::score;
+use crate::engine::threads::Threads;
 use crate::engine::tiles::Operation;
 use crate::error::{Error, Result};
 use crate::stats::rng::Philox;
@@ -353,7 +354,7 @@ pub(super) fn named(candidates: &[Core], name: &str) -> Result<Core> {
 /// A backend on the adapter that a choice means, its candidates and their reports, measured now.
 pub(super) fn measured(choice: &crate::engine::DeviceChoice) -> Result<(GpuBackend, Vec<Core>)> {
     let adapter = adapters::choose(choice)?;
-    let backend = GpuBackend::bare(&adapter, adapter.limits(), None)?;
+    let backend = GpuBackend::bare(&adapter, adapter.limits(), &Threads::default())?;
     Ok((backend, candidates(&adapter)))
 }
 

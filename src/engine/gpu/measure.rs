@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::GpuBackend;
 use super::cores::{self, CoreReport};
 use crate::engine::any::AnyBackend;
+use crate::engine::threads::Threads;
 use crate::engine::workers::Open;
 use crate::engine::{DeviceChoice, Engine, EngineConfig};
 use crate::error::Result;
@@ -47,7 +48,7 @@ pub fn limited_engine(
         let backend = GpuBackend::on_core(&choice, &core, limit)?;
         Ok(AnyBackend::Gpu(Box::new(backend)))
     });
-    Engine::of(vec![open], &config(memory))
+    Engine::of(vec![open], Threads::default(), &config(memory))
 }
 
 /// What is to go wrong with the devices of an engine.
@@ -83,7 +84,11 @@ pub fn troubled_engine(
             Ok(AnyBackend::Gpu(Box::new(backend)))
         })
     };
-    Engine::of((0..devices).map(open).collect(), &config(memory))
+    Engine::of(
+        (0..devices).map(open).collect(),
+        Threads::default(),
+        &config(memory),
+    )
 }
 
 fn config(memory: u64) -> EngineConfig {

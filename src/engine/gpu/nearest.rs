@@ -109,7 +109,7 @@ pub(super) fn nearest(
                     let maxima = maxima.finish()?;
                     let maxima: &[f32] = maxima.as_slice(rows.len() * bins);
                     device.numbers(name, maxima)?;
-                    backend.pool.install(|| {
+                    backend.threads.install(|| {
                         found[rows.clone()]
                             .par_iter_mut()
                             .zip(maxima.par_chunks_exact(bins))
@@ -133,7 +133,7 @@ pub(super) fn nearest(
                     let entries: &[u32] = entries.as_slice(used);
                     let scores: &[f32] = scores.as_slice(used * width);
                     let survivors: &[[u32; 2]] = survivors.as_slice(rows.len());
-                    backend.pool.install(|| {
+                    backend.threads.install(|| {
                         found[rows.clone()]
                             .par_iter_mut()
                             .zip(survivors)
@@ -157,7 +157,7 @@ pub(super) fn nearest(
                     let maxima = maxima.finish()?;
                     let maxima: &[f32] = maxima.as_slice(overflown.len() * bins);
                     device.numbers(name, maxima)?;
-                    let lists: Vec<TopK> = backend.pool.install(|| {
+                    let lists: Vec<TopK> = backend.threads.install(|| {
                         overflown
                             .par_iter()
                             .zip(maxima.par_chunks_exact(bins))

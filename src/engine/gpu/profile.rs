@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::cores::{self, Choice, CoreReport};
 use super::{GpuBackend, adapters, shaders};
 use crate::engine::DeviceChoice;
+use crate::engine::threads::Threads;
 use crate::error::Result;
 
 /// The cores of an adapter as they were when it was first used.
@@ -67,7 +68,7 @@ pub(super) fn choice(backend: &GpuBackend, adapter: &wgpu::Adapter) -> Result<Ch
 /// No such adapter, or it cannot be opened.
 pub fn profile(choice: &DeviceChoice, anew: bool) -> Result<KnownProfile> {
     let adapter = adapters::choose(choice)?;
-    let backend = GpuBackend::bare(&adapter, adapter.limits(), None)?;
+    let backend = GpuBackend::bare(&adapter, adapter.limits(), &Threads::default())?;
     Ok(known(&backend, &adapter, anew))
 }
 

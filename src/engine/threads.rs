@@ -1,0 +1,81 @@
+//! The threads that compute.
+
+use std::sync::Arc;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, Result};
+
+/// A pool that all computing on the host goes through, whichever thread asks for it, so that no more
+/// threads compute than were wanted.
+#[derive(Clone, Default)]
+pub(super) struct Threads {
+    /// `None`: the pool of the process.
+    own: Option<Arc<ThreadPool>>,
+}
+
+impl Threads {
+    /// A pool of `threads` threads; `None`: the pool of the process, which has a thread per core unless it
+    /// was started with another number.
+    pub(super) fn new(threads: Option<usize>) -> Result<Self> {
+        let start = |threads| {
+            let pool = pool_of(threads).build();
+            pool.map_err(|e| Error::device("cpu", format!("cannot start threads: {e}")))
+        };
+        Ok(Self {
+            own: threads.map(start).transpose()?.map(Arc::new),
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.install(rayon::current_num_threads)
+    }
+
+    /// Runs `compute`, parallel loops and all, on these threads.
+    pub(super) fn install<R: Send>(&self, compute: impl FnOnce() -> R + Send) -> R {
+        match &self.own {
+            Some(pool) => pool.install(compute),
+            // Outside any pool, parallel loops run on the one of the process; within another, on that.
+            None => compute(),
+        }
+    }
+}
+
+/// Starts the pool of the process, before anything computes.
+///
+/// # Errors
+/// It runs already, or threads cannot be started.
+pub(crate) fn start_process_pool(threads: usize) -> Result<()> {
+    pool_of(threads)
+        .build_global()
+        .map_err(|e| Error::device("cpu", format!("cannot start {threads} threads: {e}")))
+}
+
+fn pool_of(threads: usize) -> ThreadPoolBuilder {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("vecdrift-cpu-{i}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parallel_loops_run_on_as_many_threads_as_were_wanted() {
+        for wanted in [1, 2, 3] {
+            let threads = Threads::new(Some(wanted)).expect("threads start");
+            assert_eq!(threads.count(), wanted);
+            let names = threads
+                .install(|| rayon::broadcast(|_| std::thread::current().name().map(str::to_owned)));
+            assert_eq!(names.len(), wanted);
+            assert!(
+                names
+                    .iter()
+                    .flatten()
+                    .all(|n| n.starts_with("vecdrift-cpu-"))
+            );
+        }
+    }
+}
