@@ -39,7 +39,9 @@ use any::AnyBackend;
 pub use gram::GramProducts;
 pub use nearest::{NearestRequest, Neighbors, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};
-pub use pair_sums::{BlockLayout, KernelFamily, PADDING, PairSums, SumsRequest, TileSums};
+pub use pair_sums::{
+    BlockLayout, GRID_STEP, KernelFamily, PADDING, PairSums, SumsRequest, TileSums,
+};
 use workers::{Open, Worker};
 
 /// The device that ran a computation.

@@ -26,6 +26,7 @@ mod block;
 mod codes;
 mod exp;
 mod gram;
+mod grid;
 mod kernel;
 mod nearest;
 mod pair_histogram;

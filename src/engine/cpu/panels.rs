@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::grid::GridPanels;
 use crate::embeddings::Rows;
 
 /// Rows per panel.
@@ -21,6 +22,7 @@ pub struct Panels {
     rows: usize,
     dim: usize,
     sq_norms: OnceLock<Vec<f32>>,
+    grid: OnceLock<GridPanels>,
 }
 
 impl Panels {
@@ -43,6 +45,7 @@ impl Panels {
             rows: rows.len(),
             dim,
             sq_norms: OnceLock::new(),
+            grid: OnceLock::new(),
         }
     }
 
@@ -82,6 +85,12 @@ impl Panels {
             norms.truncate(self.rows);
             norms
         })
+    }
+
+    /// The codes of rows on the grid.
+    pub(super) fn on_grid(&self) -> &GridPanels {
+        self.grid
+            .get_or_init(|| GridPanels::of(&self.lanes, self.rows, self.dim))
     }
 
     /// The values as f64, column-major, and the distance between columns: n rounded up to 16, the

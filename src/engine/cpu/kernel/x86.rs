@@ -3,9 +3,12 @@
 use std::arch::x86_64::*;
 
 use super::super::codes::{BaseLane, CodeTile, GROUP, PANEL, QueryLane, plain_products};
+use super::super::grid::GridLane;
 use super::super::panels::{LANES, Lane};
 use super::super::product::{SIDE, Tile};
 use super::Isa;
+
+mod grid;
 
 /// Made only inside code compiled for AVX-512.
 #[derive(Clone, Copy)]
@@ -86,6 +89,18 @@ impl Isa for Avx512 {
     ) {
         plain_products(queries, panel, offsets, tile);
     }
+
+    #[inline(always)]
+    fn grid_product(
+        self,
+        a: &[GridLane],
+        b: &[GridLane],
+        tile: &mut Tile<i32>,
+        row: usize,
+        column: usize,
+    ) {
+        grid::with_avx2(Avx2(()), a, b, tile, row, column);
+    }
 }
 
 /// Rows of A per pass: 8 × 2 accumulators hide the latency of two FMA units and leave registers
@@ -161,6 +176,18 @@ impl Isa for Avx2 {
     ) {
         plain_products(queries, panel, offsets, tile);
     }
+
+    #[inline(always)]
+    fn grid_product(
+        self,
+        a: &[GridLane],
+        b: &[GridLane],
+        tile: &mut Tile<i32>,
+        row: usize,
+        column: usize,
+    ) {
+        grid::with_avx2(Avx2(()), a, b, tile, row, column);
+    }
 }
 
 /// Products of rows `first` … `first` + `ROWS` − 1 of A's panel with one panel of B.
@@ -204,7 +231,7 @@ pub(super) struct AvxVnni(pub(super) ());
 
 /// Values as without VNNI, codes by its instructions.
 macro_rules! with_vnni {
-    ($name:ident, $values:ident, $codes:ident) => {
+    ($name:ident, $values:ident, $codes:ident, $grid:path) => {
         impl Isa for $name {
             #[inline(always)]
             fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
@@ -237,12 +264,24 @@ macro_rules! with_vnni {
                 // number of lanes.
                 unsafe { $codes(queries, panel, offsets, tile) }
             }
+
+            #[inline(always)]
+            fn grid_product(
+                self,
+                a: &[GridLane],
+                b: &[GridLane],
+                tile: &mut Tile<i32>,
+                row: usize,
+                column: usize,
+            ) {
+                $grid(self, a, b, tile, row, column);
+            }
         }
     };
 }
 
-with_vnni!(Avx512Vnni, Avx512, avx512_vnni);
-with_vnni!(AvxVnni, Avx2, avx_vnni);
+with_vnni!(Avx512Vnni, Avx512, avx512_vnni, grid::with_avx512_vnni);
+with_vnni!(AvxVnni, Avx2, avx_vnni, grid::with_avx_vnni);
 
 /// # Safety
 /// `queries` and `panel` have the same length.

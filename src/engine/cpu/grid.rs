@@ -1,0 +1,140 @@
+//! Rows on a grid: 16-bit integers, whose products are exact.
+//!
+//! The engine rounds the rows of large sets to multiples c·2⁻¹⁶ ([`crate::engine::SumsRequest::on_grid`])
+//! with ‖c‖² < 2³¹. So every product of two rows is an integer below 2³¹ by the Cauchy–Schwarz
+//! inequality, and 32-bit sums that wrap around on the way end on it: the same bits on every instruction
+//! set, at twice the rate of f32.
+
+use rayon::prelude::*;
+
+use super::kernel::Isa;
+use super::panels::{LANES, Lane};
+use super::product::{Factor, Tile};
+use crate::engine::GRID_STEP;
+
+/// Coordinates that are multiplied at once.
+const PAIR: usize = 2;
+
+/// Two coordinates of the 16 rows of a panel: a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct GridLane(pub(super) [[i16; PAIR]; LANES]);
+
+/// The codes c of rows c·2⁻¹⁶, `[panel][pair of coordinates][row in panel]`, filled up with zeros.
+pub(super) struct GridPanels {
+    lanes: Vec<GridLane>,
+    rows: usize,
+    depth: usize,
+    sq_norms: Vec<u32>,
+}
+
+impl GridPanels {
+    /// The codes of rows on the grid, which are given as panels of `dim` lanes; on the current thread
+    /// pool.
+    pub(super) fn of(panels: &[Lane], rows: usize, dim: usize) -> Self {
+        let depth = dim.div_ceil(PAIR);
+        let mut lanes = vec![GridLane([[0; PAIR]; LANES]); rows.div_ceil(LANES) * depth];
+        let mut sq_norms = vec![0u32; rows.div_ceil(LANES) * LANES];
+        lanes
+            .par_chunks_exact_mut(depth)
+            .zip(sq_norms.par_chunks_exact_mut(LANES))
+            .zip(panels.par_chunks_exact(dim))
+            .for_each(|((lanes, norms), panel)| {
+                for (to, pair) in lanes.iter_mut().zip(panel.chunks(PAIR)) {
+                    for (k, lane) in pair.iter().enumerate() {
+                        for r in 0..LANES {
+                            let code = code(lane.0[r]);
+                            to.0[r][k] = code as i16;
+                            norms[r] = norms[r].wrapping_add((code * code) as u32);
+                        }
+                    }
+                }
+            });
+        sq_norms.truncate(rows);
+        Self {
+            lanes,
+            rows,
+            depth,
+            sq_norms,
+        }
+    }
+
+    /// ‖c‖² per row, below 2³¹.
+    pub(super) fn sq_norms(&self) -> &[u32] {
+        &self.sq_norms
+    }
+}
+
+/// c of c·2⁻¹⁶.
+#[inline(always)]
+fn code(value: f32) -> i32 {
+    /// 3 · 2²²: integers up to 2²² stand in the low bits of a sum with it. (A cast, which saturates, is
+    /// not compiled to vector code.)
+    const ROUNDER: f32 = 12_582_912.0;
+    let scaled = value * (1.0 / GRID_STEP);
+    (scaled + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
+}
+
+impl Factor for GridPanels {
+    type Lane = GridLane;
+    type Product = i32;
+    const UNWRITTEN: i32 = if cfg!(debug_assertions) { i32::MIN } else { 0 };
+
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    #[inline(always)]
+    fn lanes(&self, first: usize, end: usize) -> &[GridLane] {
+        let end = end.min(self.rows).div_ceil(LANES);
+        &self.lanes[first / LANES * self.depth..end * self.depth]
+    }
+
+    #[inline(always)]
+    fn multiply<I: Isa>(
+        isa: I,
+        a: &[GridLane],
+        b: &[GridLane],
+        tile: &mut Tile<i32>,
+        row: usize,
+        column: usize,
+    ) {
+        isa.grid_product(a, b, tile, row, column);
+    }
+}
+
+/// [`Isa::grid_product`] in plain code.
+#[inline(always)]
+pub(super) fn plain_products(
+    a: &[GridLane],
+    b: &[GridLane],
+    tile: &mut Tile<i32>,
+    row: usize,
+    column: usize,
+) {
+    /// Rows of A per pass.
+    const ROWS: usize = 4;
+    for (panel, b) in b.chunks_exact(a.len()).enumerate() {
+        for top in (0..LANES).step_by(ROWS) {
+            let mut sums = [[0i32; LANES]; ROWS];
+            for (a, b) in a.iter().zip(b) {
+                for r in 0..ROWS {
+                    let a = a.0[top + r].map(i32::from);
+                    for c in 0..LANES {
+                        let b = b.0[c];
+                        let two = (a[0] * i32::from(b[0])).wrapping_add(a[1] * i32::from(b[1]));
+                        sums[r][c] = sums[r][c].wrapping_add(two);
+                    }
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                let from = column + panel * LANES;
+                tile.row_mut(row + top + r)[from..from + LANES].copy_from_slice(sums);
+            }
+        }
+    }
+}
