@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 
 mod block;
 mod codes;
+mod distances;
 mod exp;
 mod gram;
 mod grid;
@@ -37,6 +38,7 @@ mod project;
 mod screen;
 
 pub use block::CpuBlock;
+pub use distances::pair_sq_distances;
 use kernel::Kernel;
 
 /// Runs the operations on the CPU.
@@ -94,6 +96,8 @@ impl Backend for CpuBackend {
         // Of `nearest` a longer block saves selections; of the others longer ones gain nothing.
         let most = match operation {
             Operation::Nearest => 16384,
+            // Its results grow with the square.
+            Operation::PairSums => 4096,
             _ => 8192,
         };
         // Two blocks at work and two on their way, each as it came and as it is packed, for some of the

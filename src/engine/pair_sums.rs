@@ -129,10 +129,17 @@ impl BlockLayout {
     /// # Panics
     /// If a group is [`PADDING`].
     pub fn new(x_rows: usize, blocks: &[Vec<u32>], group_of: &[u32]) -> Self {
-        // Small blocks get small tiles, so that padding does not dominate; both sizes divide every
-        // backend's block of rows.
-        let largest = blocks.iter().map(Vec::len).max().unwrap_or(0);
-        let side = if largest <= 32 { 16 } else { 64 };
+        // Small tiles where padding to large ones would add a quarter of the rows; both sizes divide
+        // every backend's block of rows.
+        let padded = |side: usize| -> usize {
+            let rows = blocks.iter().map(Vec::len);
+            rows.map(|rows| rows.next_multiple_of(side)).sum()
+        };
+        let side = if padded(64) > padded(16) / 4 * 5 {
+            16
+        } else {
+            64
+        };
         let mut layout = Self {
             side,
             order: Vec::new(),
@@ -421,7 +428,7 @@ impl BlockLayout {
 }
 
 /// Rows, in all, from which they are rounded to a grid.
-const GRID_ROWS: usize = 8192;
+const GRID_ROWS: usize = 2048;
 
 /// Coarsest grid: what rounding takes from a row of median length, as a share of it.
 const GRID_LOSS: f64 = 1e-3;

@@ -278,7 +278,7 @@ pub fn mmd(
     x.check("reference")?;
     y.check("current")?;
     let blocks = Blocks::new(&x, &y, config.blocks);
-    let distances = PooledDistances::new(&x, &y, [reference, current], config.seed);
+    let distances = PooledDistances::new(&x, &y, [reference, current], config.seed)?;
     let bandwidth = match config.bandwidth {
         Some(sigma) => {
             check_bandwidth(sigma, distances.mean())?;

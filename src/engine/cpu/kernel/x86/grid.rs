@@ -175,5 +175,5 @@ with_256_bits!(
     with_avx_vnni,
     avx_vnni,
     "avx2,avxvnni",
-    |sum, x, y| { _mm256_dpwssd_avx_epi32(sum, x, y) }
+    |sum, x, y| _mm256_dpwssd_avx_epi32(sum, x, y)
 );

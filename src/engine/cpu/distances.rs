@@ -1,0 +1,118 @@
+//! Squared distances of a few rows, each with all others, in f64 on the host.
+
+use rayon::prelude::*;
+
+use super::kernel::{Isa, Job, Kernel};
+use crate::error::Result;
+
+/// Partial sums per distance: part of every result's bits.
+const SUMS: usize = 8;
+
+/// Rows that are compared with one row at once, which hides the latency of additions.
+const AT_ONCE: usize = 4;
+
+/// ‖xᵢ − xⱼ‖² of the pairs i < j, i by i: sums of squared differences in f64, exact to rounding also
+/// where rows are close. On the current thread pool.
+///
+/// # Errors
+/// The kernel that the environment names is unknown or not supported by this CPU.
+pub fn pair_sq_distances(rows: &[&[f32]]) -> Result<Vec<f64>> {
+    let kernel = Kernel::choose()?;
+    let Some(dim) = rows.first().map(|row| row.len()) else {
+        return Ok(Vec::new());
+    };
+    // Zeros at the end add nothing.
+    let chunks = dim.div_ceil(SUMS);
+    let mut values = vec![[0.0f64; SUMS]; rows.len() * chunks];
+    values
+        .par_chunks_exact_mut(chunks)
+        .zip(rows)
+        .for_each(|(to, row)| {
+            for (to, &v) in to.as_flattened_mut().iter_mut().zip(*row) {
+                *to = f64::from(v);
+            }
+        });
+    let values = &values;
+    let parts: Vec<Vec<f64>> = (0..rows.len())
+        .into_par_iter()
+        .map(|row| {
+            let (row, others) = values[row * chunks..].split_at(chunks);
+            kernel.run(ToAll { row, others })
+        })
+        .collect();
+    Ok(parts.concat())
+}
+
+/// Squared distances of a row to others, which follow each other.
+struct ToAll<'a> {
+    row: &'a [[f64; SUMS]],
+    others: &'a [[f64; SUMS]],
+}
+
+impl Job for ToAll<'_> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) -> Vec<f64> {
+        let chunks = self.row.len();
+        let mut found = Vec::with_capacity(self.others.len() / chunks);
+        let (fours, rest) = self
+            .others
+            .split_at(self.others.len() / (AT_ONCE * chunks) * AT_ONCE * chunks);
+        for others in fours.chunks_exact(AT_ONCE * chunks) {
+            found.extend_from_slice(&sq_distances::<AT_ONCE>(self.row, others));
+        }
+        for other in rest.chunks_exact(chunks) {
+            found.extend_from_slice(&sq_distances::<1>(self.row, other));
+        }
+        found
+    }
+}
+
+#[inline(always)]
+fn sq_distances<const N: usize>(row: &[[f64; SUMS]], others: &[[f64; SUMS]]) -> [f64; N] {
+    let chunks = row.len();
+    let mut sums = [[0.0f64; SUMS]; N];
+    for k in 0..chunks {
+        for n in 0..N {
+            for l in 0..SUMS {
+                let off = row[k][l] - others[n * chunks + k][l];
+                sums[n][l] += off * off;
+            }
+        }
+    }
+    let mut found = [0.0; N];
+    for n in 0..N {
+        found[n] = sums[n].iter().sum();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::rng::Philox;
+
+    /// Nothing is fused and the order is fixed, so every instruction set gives the bits of plain code.
+    #[test]
+    fn every_kernel_gives_the_same_bits() {
+        for dim in [1, 7, 8, 9, 100] {
+            for count in [0, 1, 2, 5, 14] {
+                let mut rng = Philox::new(4, (dim * count) as u64);
+                let values: Vec<f32> = (0..dim * count).map(|_| rng.normal() as f32).collect();
+                let rows: Vec<&[f32]> = values.chunks(dim).collect();
+                let mut plain = Vec::new();
+                for (i, a) in rows.iter().enumerate() {
+                    for b in &rows[i + 1..] {
+                        let mut sums = [0.0f64; SUMS];
+                        for (k, (&a, &b)) in a.iter().zip(*b).enumerate() {
+                            sums[k % SUMS] += (f64::from(a) - f64::from(b)).powi(2);
+                        }
+                        plain.push(sums.iter().sum::<f64>());
+                    }
+                }
+                assert_eq!(pair_sq_distances(&rows).expect("a kernel"), plain);
+            }
+        }
+    }
+}
