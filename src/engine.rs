@@ -36,6 +36,7 @@ pub mod tiles;
 mod workers;
 
 use any::AnyBackend;
+pub use cpu::pair_sq_distances;
 pub use gram::GramProducts;
 pub use nearest::{NearestRequest, Neighbors, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};

@@ -11,6 +11,9 @@ const SUMS: usize = 8;
 /// Rows that are compared with one row at once, which hides the latency of additions.
 const AT_ONCE: usize = 4;
 
+/// Rows per task: while they stay in the cache, all others pass once.
+const TASK: usize = 16;
+
 /// ‖xᵢ − xⱼ‖² of the pairs i < j, i by i: sums of squared differences in f64, exact to rounding also
 /// where rows are close. On the current thread pool.
 ///
@@ -35,35 +38,50 @@ pub fn pair_sq_distances(rows: &[&[f32]]) -> Result<Vec<f64>> {
     let values = &values;
     let parts: Vec<Vec<f64>> = (0..rows.len())
         .into_par_iter()
-        .map(|row| {
-            let (row, others) = values[row * chunks..].split_at(chunks);
-            kernel.run(ToAll { row, others })
+        .step_by(TASK)
+        .flat_map_iter(|first| {
+            let from = &values[first * chunks..];
+            kernel.run(ToLater { from, chunks })
         })
         .collect();
     Ok(parts.concat())
 }
 
-/// Squared distances of a row to others, which follow each other.
-struct ToAll<'a> {
-    row: &'a [[f64; SUMS]],
-    others: &'a [[f64; SUMS]],
+/// Squared distances of each of the first rows to all later ones.
+struct ToLater<'a> {
+    from: &'a [[f64; SUMS]],
+    /// Per row.
+    chunks: usize,
 }
 
-impl Job for ToAll<'_> {
-    type Output = Vec<f64>;
+impl Job for ToLater<'_> {
+    type Output = Vec<Vec<f64>>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> Vec<f64> {
-        let chunks = self.row.len();
-        let mut found = Vec::with_capacity(self.others.len() / chunks);
-        let (fours, rest) = self
-            .others
-            .split_at(self.others.len() / (AT_ONCE * chunks) * AT_ONCE * chunks);
+    fn run<I: Isa>(self, _: I) -> Vec<Vec<f64>> {
+        let Self { from, chunks } = self;
+        let rows = from.len() / chunks;
+        let firsts = rows.min(TASK);
+        let row = |i: usize| &from[i * chunks..(i + 1) * chunks];
+        let mut found: Vec<Vec<f64>> = (0..firsts)
+            .map(|i| Vec::with_capacity(rows - i - 1))
+            .collect();
+        for j in 1..firsts {
+            for (i, found) in found[..j].iter_mut().enumerate() {
+                found.extend_from_slice(&sq_distances::<1>(row(i), row(j)));
+            }
+        }
+        let later = &from[firsts * chunks..];
+        let (fours, rest) = later.split_at(later.len() / (AT_ONCE * chunks) * AT_ONCE * chunks);
         for others in fours.chunks_exact(AT_ONCE * chunks) {
-            found.extend_from_slice(&sq_distances::<AT_ONCE>(self.row, others));
+            for (i, found) in found.iter_mut().enumerate() {
+                found.extend_from_slice(&sq_distances::<AT_ONCE>(row(i), others));
+            }
         }
         for other in rest.chunks_exact(chunks) {
-            found.extend_from_slice(&sq_distances::<1>(self.row, other));
+            for (i, found) in found.iter_mut().enumerate() {
+                found.extend_from_slice(&sq_distances::<1>(row(i), other));
+            }
         }
         found
     }
@@ -97,7 +115,7 @@ mod tests {
     #[test]
     fn every_kernel_gives_the_same_bits() {
         for dim in [1, 7, 8, 9, 100] {
-            for count in [0, 1, 2, 5, 14] {
+            for count in [0, 1, 2, 5, 14, 16, 17, 39] {
                 let mut rng = Philox::new(4, (dim * count) as u64);
                 let values: Vec<f32> = (0..dim * count).map(|_| rng.normal() as f32).collect();
                 let rows: Vec<&[f32]> = values.chunks(dim).collect();

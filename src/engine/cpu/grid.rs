@@ -138,3 +138,81 @@ pub(super) fn plain_products(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel::{Job, Kernel};
+    use super::super::panels::Panels;
+    use super::super::product::SIDE;
+    use super::*;
+    use crate::embeddings::Rows;
+    use crate::stats::rng::Philox;
+
+    struct Products<'a> {
+        grid: &'a GridPanels,
+        panels: usize,
+    }
+
+    impl Job for Products<'_> {
+        type Output = Box<Tile<i32>>;
+
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> Box<Tile<i32>> {
+            let mut tile = Tile::new(i32::MIN);
+            let a = self.grid.lanes(LANES, 2 * LANES);
+            let b = self.grid.lanes(0, self.panels * LANES);
+            GridPanels::multiply(isa, a, b, &mut tile, LANES, 2 * LANES);
+            tile
+        }
+    }
+
+    /// Random rows, and rows as long as the grid allows, in one coordinate or in all.
+    fn codes(rows: usize, dim: usize) -> Vec<i32> {
+        let mut rng = Philox::new(31, dim as u64);
+        (0..rows * dim)
+            .map(|at| {
+                let longest = 46_340.0 / (dim as f64).sqrt();
+                let code = match at / dim % 4 {
+                    0 => longest.trunc(),
+                    1 => -longest.trunc(),
+                    _ => (rng.uniform() * 2.0 - 1.0) * longest,
+                };
+                (code as i32).clamp(-32_767, 32_767)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_kernel_multiplies_rows_on_the_grid_exactly() {
+        for dim in [1, 2, 3, 17, 100, 383, 385, 1536] {
+            let codes = codes(2 * LANES - 3, dim);
+            let code = |row: usize, k: usize| codes.get(row * dim + k).map_or(0, |&c| i64::from(c));
+            let values: Vec<f32> = codes.iter().map(|&c| c as f32 * GRID_STEP).collect();
+            let panels = Panels::pack(Rows::new(&values, dim));
+            let grid = panels.on_grid();
+            for (row, &norm) in grid.sq_norms().iter().enumerate() {
+                let exact: i64 = (0..dim).map(|k| code(row, k).pow(2)).sum();
+                assert_eq!(i64::from(norm), exact);
+            }
+            for kernel in Kernel::available() {
+                for panels in [1, 2] {
+                    let tile = kernel.run(Products { grid, panels });
+                    for r in 0..SIDE {
+                        for c in 0..SIDE {
+                            let columns = 2 * LANES..(2 + panels) * LANES;
+                            let written = (LANES..2 * LANES).contains(&r) && columns.contains(&c);
+                            let exact = if written {
+                                let (a, b) = (r, c - 2 * LANES);
+                                (0..dim).map(|k| code(a, k) * code(b, k)).sum()
+                            } else {
+                                i64::from(i32::MIN)
+                            };
+                            let found = i64::from(tile.row(r)[c]);
+                            assert_eq!(found, exact, "{} d {dim}: {r}, {c}", kernel.name());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

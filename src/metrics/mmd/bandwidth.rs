@@ -4,8 +4,7 @@ use rayon::prelude::*;
 
 use super::Sample;
 use super::blocks::{Grouped, hash};
-use crate::engine::KernelFamily;
-use crate::engine::cpu::pair_sq_distances;
+use crate::engine::{KernelFamily, pair_sq_distances};
 use crate::error::Result;
 
 /// Rows that the median is taken over: its relative error is then 0.3 %, and 1 % would not matter.
