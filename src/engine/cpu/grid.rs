@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::kernel::Isa;
 use super::panels::{LANES, Lane};
 use super::product::{Factor, Tile};
+use crate::embeddings::Rows;
 use crate::engine::GRID_STEP;
 
 /// Coordinates that are multiplied at once.
@@ -29,34 +30,60 @@ pub(super) struct GridPanels {
 }
 
 impl GridPanels {
-    /// The codes of rows on the grid, which are given as panels of `dim` lanes; on the current thread
-    /// pool.
-    pub(super) fn of(panels: &[Lane], rows: usize, dim: usize) -> Self {
+    /// The codes of rows, if all of them lie on the grid; on the current thread pool.
+    pub(super) fn pack(rows: Rows<'_>) -> Option<Self> {
+        let dim = rows.dim();
+        // Most rows do not, and the first of them tells.
+        let first = &rows.values()[..dim.min(rows.values().len())];
+        if !first.iter().all(|&v| code(v).is_some()) {
+            return None;
+        }
         let depth = dim.div_ceil(PAIR);
-        let mut lanes = vec![GridLane([[0; PAIR]; LANES]); rows.div_ceil(LANES) * depth];
-        let mut sq_norms = vec![0u32; rows.div_ceil(LANES) * LANES];
-        lanes
+        let panels = rows.len().div_ceil(LANES);
+        let mut lanes = vec![GridLane([[0; PAIR]; LANES]); panels * depth];
+        let mut sq_norms = vec![0u32; panels * LANES];
+        let fits = lanes
             .par_chunks_exact_mut(depth)
             .zip(sq_norms.par_chunks_exact_mut(LANES))
-            .zip(panels.par_chunks_exact(dim))
-            .for_each(|((lanes, norms), panel)| {
-                for (to, pair) in lanes.iter_mut().zip(panel.chunks(PAIR)) {
-                    for (k, lane) in pair.iter().enumerate() {
-                        for r in 0..LANES {
-                            let code = code(lane.0[r]);
-                            to.0[r][k] = code as i16;
-                            norms[r] = norms[r].wrapping_add((code * code) as u32);
+            .zip(rows.values().par_chunks(LANES * dim))
+            .all(|((lanes, norms), values)| {
+                let rows = values.chunks_exact(dim).zip(norms).enumerate();
+                rows.map(|(r, (row, norm))| {
+                    let mut sum = 0i64;
+                    let mut fits = true;
+                    for (to, pair) in lanes.iter_mut().zip(row.chunks(PAIR)) {
+                        for (to, &value) in to.0[r].iter_mut().zip(pair) {
+                            let code = code(value);
+                            fits &= code.is_some();
+                            *to = code.unwrap_or(0);
+                            sum += i64::from(*to).pow(2);
                         }
                     }
-                }
+                    *norm = sum as u32;
+                    fits && sum < 1 << 31
+                })
+                .fold(true, |all, fits| all & fits)
             });
-        sq_norms.truncate(rows);
-        Self {
+        sq_norms.truncate(rows.len());
+        fits.then_some(Self {
             lanes,
-            rows,
+            rows: rows.len(),
             depth,
             sq_norms,
-        }
+        })
+    }
+
+    /// The rows again, as panels of `dim` lanes.
+    pub(super) fn to_lanes(&self, dim: usize) -> Vec<Lane> {
+        let panels = self.lanes.chunks_exact(self.depth);
+        panels
+            .flat_map(|panel| {
+                (0..dim).map(|k| {
+                    let codes = panel[k / PAIR].0;
+                    Lane(codes.map(|two| f32::from(two[k % PAIR]) * GRID_STEP))
+                })
+            })
+            .collect()
     }
 
     /// ‖c‖² per row, below 2³¹.
@@ -65,14 +92,16 @@ impl GridPanels {
     }
 }
 
-/// c of c·2⁻¹⁶.
+/// c of c·2⁻¹⁶, if that is what the value is and the code fits.
 #[inline(always)]
-fn code(value: f32) -> i32 {
+fn code(value: f32) -> Option<i16> {
     /// 3 · 2²²: integers up to 2²² stand in the low bits of a sum with it. (A cast, which saturates, is
     /// not compiled to vector code.)
     const ROUNDER: f32 = 12_582_912.0;
     let scaled = value * (1.0 / GRID_STEP);
-    (scaled + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
+    let shifted = scaled + ROUNDER;
+    let fits = shifted - ROUNDER == scaled && scaled.abs() <= 32_767.0;
+    fits.then_some(shifted.to_bits() as i16)
 }
 
 impl Factor for GridPanels {
@@ -145,7 +174,6 @@ mod tests {
     use super::super::panels::Panels;
     use super::super::product::SIDE;
     use super::*;
-    use crate::embeddings::Rows;
     use crate::stats::rng::Philox;
 
     struct Products<'a> {
@@ -190,6 +218,11 @@ mod tests {
             let values: Vec<f32> = codes.iter().map(|&c| c as f32 * GRID_STEP).collect();
             let panels = Panels::pack(Rows::new(&values, dim));
             let grid = panels.on_grid();
+            let lanes = panels.lanes(0, 2 * LANES);
+            for (at, &value) in values.iter().enumerate() {
+                let (row, k) = (at / dim, at % dim);
+                assert_eq!(lanes[row / LANES * dim + k].0[row % LANES], value);
+            }
             for (row, &norm) in grid.sq_norms().iter().enumerate() {
                 let exact: i64 = (0..dim).map(|k| code(row, k).pow(2)).sum();
                 assert_eq!(i64::from(norm), exact);
@@ -214,5 +247,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rows_off_the_grid_are_told() {
+        let on = |values: &[f32]| GridPanels::pack(Rows::new(values, 2)).is_some();
+        let most = 32_767.0 * GRID_STEP;
+        assert!(on(&[]) && on(&[0.0, -0.0]) && on(&[most, -GRID_STEP]));
+        assert!(!on(&[0.5 * GRID_STEP, 0.0]));
+        assert!(!on(&[most + GRID_STEP, 0.0]));
+        assert!(!on(&[1e-30, 0.0]) && !on(&[f32::NAN, 0.0]) && !on(&[1e30, 0.0]));
+        assert!(!on(&[0.25, 0.25, most, most]), "the second row is too long");
     }
 }
