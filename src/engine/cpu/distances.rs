@@ -68,42 +68,62 @@ impl Job for ToLater<'_> {
             .collect();
         for j in 1..firsts {
             for (i, found) in found[..j].iter_mut().enumerate() {
-                found.extend_from_slice(&sq_distances::<1>(row(i), row(j)));
+                found.push(to_one(row(i), row(j)));
             }
         }
         let later = &from[firsts * chunks..];
         let (fours, rest) = later.split_at(later.len() / (AT_ONCE * chunks) * AT_ONCE * chunks);
         for others in fours.chunks_exact(AT_ONCE * chunks) {
             for (i, found) in found.iter_mut().enumerate() {
-                found.extend_from_slice(&sq_distances::<AT_ONCE>(row(i), others));
+                found.extend_from_slice(&to_four(row(i), others));
             }
         }
         for other in rest.chunks_exact(chunks) {
             for (i, found) in found.iter_mut().enumerate() {
-                found.extend_from_slice(&sq_distances::<1>(row(i), other));
+                found.push(to_one(row(i), other));
             }
         }
         found
     }
 }
 
+/// Squared distances of a row to [`AT_ONCE`] others. (A variable per other row: an array of sums that
+/// is indexed goes through memory.)
 #[inline(always)]
-fn sq_distances<const N: usize>(row: &[[f64; SUMS]], others: &[[f64; SUMS]]) -> [f64; N] {
-    let chunks = row.len();
-    let mut sums = [[0.0f64; SUMS]; N];
-    for k in 0..chunks {
-        for n in 0..N {
-            for l in 0..SUMS {
-                let off = row[k][l] - others[n * chunks + k][l];
-                sums[n][l] += off * off;
-            }
-        }
+fn to_four(row: &[[f64; SUMS]], others: &[[f64; SUMS]]) -> [f64; AT_ONCE] {
+    let (a, others) = others.split_at(row.len());
+    let (b, others) = others.split_at(row.len());
+    let (c, d) = others.split_at(row.len());
+    let [mut a_sums, mut b_sums, mut c_sums, mut d_sums] = [[0.0f64; SUMS]; AT_ONCE];
+    for ((((row, a), b), c), d) in row.iter().zip(a).zip(b).zip(c).zip(d) {
+        add_squares(&mut a_sums, row, a);
+        add_squares(&mut b_sums, row, b);
+        add_squares(&mut c_sums, row, c);
+        add_squares(&mut d_sums, row, d);
     }
-    let mut found = [0.0; N];
-    for n in 0..N {
-        found[n] = sums[n].iter().sum();
+    [
+        a_sums.iter().sum(),
+        b_sums.iter().sum(),
+        c_sums.iter().sum(),
+        d_sums.iter().sum(),
+    ]
+}
+
+#[inline(always)]
+fn to_one(row: &[[f64; SUMS]], other: &[[f64; SUMS]]) -> f64 {
+    let mut sums = [0.0f64; SUMS];
+    for (row, other) in row.iter().zip(other) {
+        add_squares(&mut sums, row, other);
     }
-    found
+    sums.iter().sum()
+}
+
+#[inline(always)]
+fn add_squares(sums: &mut [f64; SUMS], a: &[f64; SUMS], b: &[f64; SUMS]) {
+    for l in 0..SUMS {
+        let off = a[l] - b[l];
+        sums[l] += off * off;
+    }
 }
 
 #[cfg(test)]
