@@ -45,7 +45,7 @@ impl Operands {
 
     /// The same with B's panel `panel` as the first.
     #[inline(always)]
-    fn from_panel(&self, panel: usize) -> Self {
+    fn at_panel(&self, panel: usize) -> Self {
         Self {
             // `new` has checked that there is such a panel, and its columns.
             b: self.b.wrapping_add(panel * self.depth * LANES),
@@ -123,7 +123,7 @@ macro_rules! with_256_bits {
         ) {
             let operands = Operands::new(a, b, tile, row, column);
             for panel in 0..b.len() / a.len() {
-                let operands = operands.from_panel(panel);
+                let operands = operands.at_panel(panel);
                 // SAFETY: the token exists only where the instructions do; the operands have the
                 // lengths checked in `Operands::new`, and 6 + 6 + 4 rows are one panel.
                 unsafe {
