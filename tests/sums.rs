@@ -6,6 +6,14 @@ use vecdrift::stats::rng::Philox;
 
 const ROWS: usize = 1100;
 
+fn open(device: DeviceChoice) -> Engine {
+    let config = EngineConfig {
+        device,
+        ..EngineConfig::default()
+    };
+    Engine::new(&config).unwrap()
+}
+
 /// Unit rows around a few centres; those of Y are a little farther apart.
 fn rows(dim: usize, stream: u64, spread: f64) -> Vec<f32> {
     let mut rng = Philox::new(12, 0);
@@ -77,11 +85,11 @@ const BUDGET: f64 = 1e-7;
 
 #[test]
 fn an_mmd_on_the_grid_keeps_its_budget() {
-    let config = EngineConfig {
-        device: DeviceChoice::Cpu,
-        ..EngineConfig::default()
-    };
-    let engine = Engine::new(&config).unwrap();
+    let mut engines = vec![open(DeviceChoice::Cpu)];
+    // A GPU computes in f32 with the same rounded rows.
+    if std::env::var_os("VECDRIFT_REQUIRE_GPU").is_some_and(|v| v == "1") {
+        engines.push(open(DeviceChoice::Gpu));
+    }
     for dim in [3, 100, 385] {
         // Spread by dimension, so that clusters overlap at all of them.
         let spread = if dim == 3 { 0.3 } else { 1.0 };
@@ -94,22 +102,32 @@ fn an_mmd_on_the_grid_keeps_its_budget() {
             offsets: vec![0.8, 0.6, 0.4, 0.2, 0.05, -1.3],
         };
         let exact = exact(x, y, &kernels);
-        let (found, step) = computed(&engine, x, y, &kernels);
-        let step = step.expect("so many rows lie on a grid");
-        // Unit rows about their mean are no longer than 2.
-        assert!(step > 0.1 / 46_340.0 && step < 3.0 / 32_767.0, "{step}");
-        for (kernel, (found, exact)) in found.iter().zip(&exact).enumerate() {
-            let error = (found - exact).abs();
-            println!("d {dim}, kernel {kernel}: {exact:.3e}, error {error:.1e}");
-            assert!(error <= BUDGET, "d {dim}, kernel {kernel}: {error:e}");
+        let mut steps = Vec::new();
+        for engine in &engines {
+            let device = &engine.device().backend;
+            let (found, step) = computed(engine, x, y, &kernels);
+            let step = step.expect("so many rows lie on a grid");
+            // Unit rows about their mean are no longer than 2.
+            assert!(step > 0.1 / 46_340.0 && step < 3.0 / 32_767.0, "{step}");
+            steps.push(step);
+            for (kernel, (found, exact)) in found.iter().zip(&exact).enumerate() {
+                let error = (found - exact).abs();
+                println!("{device}, d {dim}, kernel {kernel}: {exact:.3e}, error {error:.1e}");
+                assert!(
+                    error <= BUDGET,
+                    "{device}, d {dim}, kernel {kernel}: {error:e}"
+                );
+            }
         }
+        let (engine, step) = (&engines[0], steps[0]);
+        assert!(steps.iter().all(|&other| other == step));
         // Rows on a grid 256 times coarser, as 8-bit codes would be, do not keep it.
         let coarse = |values: &[f32]| -> Vec<f32> {
             let step = (256.0 * step) as f32;
             values.iter().map(|v| (v / step).round() * step).collect()
         };
         let (xs, ys) = (coarse(&xs), coarse(&ys));
-        let (found, _) = computed(&engine, Rows::new(&xs, dim), Rows::new(&ys, dim), &kernels);
+        let (found, _) = computed(engine, Rows::new(&xs, dim), Rows::new(&ys, dim), &kernels);
         let errors = found.iter().zip(&exact).map(|(a, b)| (a - b).abs());
         let worst = errors.fold(0.0, f64::max);
         assert!(worst > BUDGET, "d {dim}: {worst:e}");
@@ -131,13 +149,9 @@ fn equal_rows_stay_equal_on_the_grid() {
         offsets: vec![0.0; 2],
     };
     // Each row of X, but for its copies, is 1,000 standard deviations of the kernel away.
-    let engine = Engine::new(&EngineConfig {
-        device: DeviceChoice::Cpu,
-        ..EngineConfig::default()
-    })
-    .unwrap();
+    let engine = open(DeviceChoice::Cpu);
     let groups: Vec<u32> = (0..2 * ROWS as u32).collect();
-    let layout = BlockLayout::new(ROWS, &[groups.clone()], &groups);
+    let layout = BlockLayout::new(ROWS, std::slice::from_ref(&groups), &groups);
     let sums = engine.pair_sums(x, x, &layout, &kernels, None).unwrap();
     assert!(sums.grid_step.is_some());
     // Every row stands there four times, so each of 2,200 meets three equals.

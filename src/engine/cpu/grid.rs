@@ -251,12 +251,14 @@ mod tests {
 
     #[test]
     fn rows_off_the_grid_are_told() {
-        let on = |values: &[f32]| GridPanels::pack(Rows::new(values, 2)).is_some();
+        let on = |values: &[f32], dim| GridPanels::pack(Rows::new(values, dim)).is_some();
         let most = 32_767.0 * GRID_STEP;
-        assert!(on(&[]) && on(&[0.0, -0.0]) && on(&[most, -GRID_STEP]));
-        assert!(!on(&[0.5 * GRID_STEP, 0.0]));
-        assert!(!on(&[most + GRID_STEP, 0.0]));
-        assert!(!on(&[1e-30, 0.0]) && !on(&[f32::NAN, 0.0]) && !on(&[1e30, 0.0]));
-        assert!(!on(&[0.25, 0.25, most, most]), "the second row is too long");
+        assert!(on(&[], 2) && on(&[0.0, -0.0], 2) && on(&[most, -GRID_STEP], 2));
+        assert!(!on(&[0.5 * GRID_STEP, 0.0], 2));
+        assert!(!on(&[most + GRID_STEP, 0.0], 2));
+        assert!(!on(&[1e-30, 0.0], 2) && !on(&[f32::NAN, 0.0], 2) && !on(&[1e30, 0.0], 2));
+        // The second row is too long: two such coordinates are short of 2³¹, three are not.
+        assert!(on(&[0.25, 0.25, most, most], 2));
+        assert!(!on(&[0.25, 0.25, 0.25, most, most, most], 3));
     }
 }
