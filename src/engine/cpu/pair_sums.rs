@@ -426,8 +426,10 @@ mod tests {
         };
         for (side, n, m) in [(16, 16, 1104), (16, 80, 48), (64, 320, 1088), (64, 64, 64)] {
             let mut rng = Philox::new(1, (n + m) as u64);
+            // On the grid, so that either product will do.
             let mut draw = |rows: usize| -> Vec<f32> {
-                (0..rows * dim).map(|_| rng.normal() as f32).collect()
+                let draw = |_| (rng.normal().clamp(-4.0, 4.0) as f32 / 10.0 / GRID_STEP).round();
+                (0..rows * dim).map(draw).map(|v| v * GRID_STEP).collect()
             };
             let (x, y) = (draw(n), draw(m));
             let (x, y) = (
@@ -456,22 +458,38 @@ mod tests {
                     row_sums_of: Some(2),
                     on_grid: false,
                 };
+                let on_grid = SumsRequest {
+                    on_grid: true,
+                    ..request
+                };
+                let mut of_fusing: Option<TileSums> = None;
                 for kernel in Kernel::available() {
                     let sums = pair_sums(kernel, &x, y, request);
-                    let (x_tiles, y_tiles) = (request.x_tiles(), request.y_tiles());
-                    assert_eq!(sums.sums.len(), x_tiles * y_tiles * kernels.len());
-                    assert_eq!(sums.x_rows.len(), x.rows() * y_tiles);
-                    assert_eq!(sums.y_rows.len(), y.rows() * x_tiles);
-                    let all = [&sums.sums, &sums.x_rows, &sums.y_rows];
-                    assert!(all.iter().all(|part| part.iter().all(|v| v.is_finite())));
-                    let padding_row = side - 1;
-                    let of_padding = &sums.x_rows[padding_row * y_tiles..][..y_tiles];
-                    assert!(of_padding.iter().all(|&v| v == 0.0));
-                    for tx in 0..x_tiles {
-                        for ty in 0..y_tiles {
-                            let tile = &sums.sums[(tx * y_tiles + ty) * kernels.len()..][..6];
-                            let below = diagonal && ty < tx;
-                            assert!(tile.iter().all(|&v| (v == 0.0) == below), "{tile:?}");
+                    let exact = pair_sums(kernel, &x, y, on_grid);
+                    // f32 products of rows no longer than 0.7 are off by 10⁻⁶, and sums are of at most
+                    // 4,096 pairs.
+                    for (a, b) in sums.sums.iter().zip(&exact.sums) {
+                        assert!((a - b).abs() < 4096.0 * 1e-5, "{a} {b}");
+                    }
+                    if kernel.name() != "portable" {
+                        assert!(*of_fusing.get_or_insert(exact.clone()) == exact);
+                    }
+                    for sums in [sums, exact] {
+                        let (x_tiles, y_tiles) = (request.x_tiles(), request.y_tiles());
+                        assert_eq!(sums.sums.len(), x_tiles * y_tiles * kernels.len());
+                        assert_eq!(sums.x_rows.len(), x.rows() * y_tiles);
+                        assert_eq!(sums.y_rows.len(), y.rows() * x_tiles);
+                        let all = [&sums.sums, &sums.x_rows, &sums.y_rows];
+                        assert!(all.iter().all(|part| part.iter().all(|v| v.is_finite())));
+                        let padding_row = side - 1;
+                        let of_padding = &sums.x_rows[padding_row * y_tiles..][..y_tiles];
+                        assert!(of_padding.iter().all(|&v| v == 0.0));
+                        for tx in 0..x_tiles {
+                            for ty in 0..y_tiles {
+                                let tile = &sums.sums[(tx * y_tiles + ty) * kernels.len()..][..6];
+                                let below = diagonal && ty < tx;
+                                assert!(tile.iter().all(|&v| (v == 0.0) == below), "{tile:?}");
+                            }
                         }
                     }
                 }
