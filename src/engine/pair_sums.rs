@@ -260,14 +260,12 @@ impl Engine {
         };
         let gather = |range: std::ops::Range<usize>| {
             let mut values = vec![0.0f32; range.len() * dim];
-            values
-                .par_chunks_exact_mut(dim)
-                .zip(&layout.order[range])
-                .for_each(|(to, &row)| {
-                    if row != PADDING {
-                        frame.apply(row_at(row), to);
-                    }
-                });
+            // Not on the global pool: all of its threads may be waiting for passes like this one.
+            for (to, &row) in values.chunks_exact_mut(dim).zip(&layout.order[range]) {
+                if row != PADDING {
+                    frame.apply(row_at(row), to);
+                }
+            }
             values
         };
 
