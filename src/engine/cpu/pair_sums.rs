@@ -40,10 +40,12 @@ pub(super) fn pair_sums(
 }
 
 fn sums_of<P: Points>(kernel: Kernel, x: &P, y: &P, request: SumsRequest<'_>) -> TileSums {
+    // Made in parallel, so before the tasks: one that waited for them could take up another that does.
+    let norms = [x.sq_norms(), y.sq_norms()];
     let parts: Vec<_> = bands(x, y, request.diagonal)
         .into_par_iter()
         .map(|band| {
-            let epilogue = BandSums::new(request, [x, y], band.clone());
+            let epilogue = BandSums::new(request, norms, band.clone());
             if interrupt::requested() {
                 return epilogue;
             }
@@ -156,7 +158,7 @@ fn gather<P: Points>(request: &SumsRequest<'_>, parts: &[BandSums<'_, P>]) -> Ti
 /// Sums of one band, laid out as [`TileSums`] with the band's tiles only.
 struct BandSums<'a, P: Points> {
     request: SumsRequest<'a>,
-    points: [&'a P; 2],
+    norms: [&'a [P::SqNorm]; 2],
     gamma: f32,
     band: Band,
     sums: Vec<f32>,
@@ -167,7 +169,7 @@ struct BandSums<'a, P: Points> {
 }
 
 impl<'a, P: Points> BandSums<'a, P> {
-    fn new(request: SumsRequest<'a>, points: [&'a P; 2], band: Band) -> Self {
+    fn new(request: SumsRequest<'a>, norms: [&'a [P::SqNorm]; 2], band: Band) -> Self {
         let (x_tiles, y_tiles) = (band.x.len() / request.side, band.y.len() / request.side);
         let rows = |rows: usize, tiles: usize| {
             vec![
@@ -181,7 +183,7 @@ impl<'a, P: Points> BandSums<'a, P> {
         };
         Self {
             request,
-            points,
+            norms,
             // Finite, so that γ · 0 is 0.
             gamma: (request.kernels.gamma as f32).min(f32::MAX),
             sums: vec![UNWRITTEN; x_tiles * y_tiles * request.kernels.len()],
@@ -221,9 +223,9 @@ impl<P: Points> Sides<P> {
             x_groups: [PADDING; SIDE],
             y_groups: [PADDING; SIDE],
         };
-        let [x_points, y_points] = of.points;
-        sides.x_norms[..x.len()].copy_from_slice(&x_points.sq_norms()[x.clone()]);
-        sides.y_norms[..y.len()].copy_from_slice(&y_points.sq_norms()[y.clone()]);
+        let [x_norms, y_norms] = of.norms;
+        sides.x_norms[..x.len()].copy_from_slice(&x_norms[x.clone()]);
+        sides.y_norms[..y.len()].copy_from_slice(&y_norms[y.clone()]);
         sides.x_groups[..x.len()].copy_from_slice(&of.request.x_groups[x.clone()]);
         sides.y_groups[..y.len()].copy_from_slice(&of.request.y_groups[y.clone()]);
         sides
