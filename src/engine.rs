@@ -6,8 +6,11 @@
 //!
 //! # Accuracy contract
 //! Products are f32 with f32 accumulation over d: |computed − exact| ≤ (d + 4)·2⁻²³·‖x‖·‖y‖; on tensor
-//! cores, which multiply f32 values as two f16 each, (3d + 16)·2⁻²³·‖x‖·‖y‖. Counts are integers. Sums are f32 within a tile of at most 64 × 64 pairs and 128-bit fixed point beyond
-//! ([`fixed::FixedSum`]). Where rows are ranked, scores are f64 products of the stored values
+//! cores, which multiply f32 values as two f16 each, (3d + 16)·2⁻²³·‖x‖·‖y‖. For kernel sums, rows of
+//! large sets are first moved to a grid, by about 2·10⁻⁴ of their length (see `pair_sums`); with those
+//! the CPU computes exactly. Counts are integers. Sums are f32 within a tile of at most 64 × 64 pairs and
+//! 128-bit fixed point beyond ([`fixed::FixedSum`]). Where rows are ranked, scores are f64 products of the
+//! stored values
 //! ([`score`]), and the ranking is proven, not estimated.
 
 use std::sync::atomic::AtomicUsize;
@@ -36,10 +39,13 @@ pub mod tiles;
 mod workers;
 
 use any::AnyBackend;
+pub use cpu::pair_sq_distances;
 pub use gram::GramProducts;
 pub use nearest::{NearestRequest, Neighbors, SearchExtent, SelfExclusion};
 pub use pair_histogram::{COSINE_BINS, PairHistogram};
-pub use pair_sums::{BlockLayout, KernelFamily, PADDING, PairSums, SumsRequest, TileSums};
+pub use pair_sums::{
+    BlockLayout, GRID_STEP, KernelFamily, PADDING, PairSums, SumsRequest, TileSums,
+};
 use threads::Threads;
 pub(crate) use threads::start_process_pool;
 use workers::{Open, Worker};

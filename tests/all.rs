@@ -18,5 +18,6 @@ mod shaders;
 mod source;
 mod spirv;
 mod stream;
+mod sums;
 mod thresholds;
 mod twins;

@@ -39,6 +39,12 @@ pub mod tolerance {
         (2.0 * product(dim) + 16.0 * U + dim as f64 * UNDERFLOW) * length * length
     }
 
+    /// What a grid adds to the error of a squared distance: either row moves by at most step·√d/2.
+    pub fn on_grid(dim: usize, step: Option<f64>, sq_distance: f64) -> f64 {
+        let moved = step.unwrap_or(0.0) * (dim as f64).sqrt();
+        (2.0 * sq_distance.sqrt() + moved) * moved
+    }
+
     /// Error of kernel exp(−γ_j·d²), j doublings from the one that is exponentiated, given the error of
     /// γ_j·d². With a = γ_j·d²: a's rounding is at most 2U·a, WGSL grants exp (3 + 2a) ulp (the CPU
     /// needs 2), j squarings multiply what is before them by 2ʲ and add (2ʲ − 1)U; a·e⁻ᵃ < ½.
@@ -155,7 +161,8 @@ pub struct PairSums {
 }
 
 /// Sums of every kernel over ordered pairs of rows of different groups, by the pair of blocks they are
-/// in, and row sums of kernel `row_sums_of`. Rows are X's, then Y's.
+/// in, and row sums of kernel `row_sums_of`. Rows are X's, then Y's; with `grid_step`, each may have
+/// been moved to the nearest point of a grid.
 pub fn pair_sums(
     x: Rows<'_>,
     y: Rows<'_>,
@@ -163,6 +170,7 @@ pub fn pair_sums(
     groups: &[u32],
     kernels: &KernelFamily,
     row_sums_of: Option<usize>,
+    grid_step: Option<f64>,
 ) -> PairSums {
     let rows: Vec<&[f32]> = x.iter().chain(y.iter()).collect();
     let dim = x.dim();
@@ -189,6 +197,7 @@ pub fn pair_sums(
                         .zip(rows[j])
                         .map(|(&p, &q)| (f64::from(p) - f64::from(q)).powi(2))
                         .sum::<f64>();
+                    let d2_error = d2_error + tolerance::on_grid(dim, grid_step, d2);
                     for kernel in 0..kernels.len() {
                         let value = kernels.value(kernel, d2);
                         let bound = if kernel < kernels.rbf {

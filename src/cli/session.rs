@@ -84,10 +84,8 @@ impl Session {
         if threads == Some(0) {
             return Err(Error::input("--threads", "0 threads, expected at least 1"));
         }
-        if let Some(threads) = threads {
-            // All computing is done by this pool: there are no others.
-            start_process_pool(threads)?;
-        }
+        // All computing is done by this pool: there are no others.
+        start_process_pool(threads)?;
         let progress: Arc<dyn Progress> = if quiet {
             Arc::new(Silent)
         } else {

@@ -25,8 +25,10 @@ use crate::error::Result;
 mod axes;
 mod block;
 mod codes;
+mod distances;
 mod exp;
 mod gram;
+mod grid;
 mod kernel;
 mod measure;
 mod nearest;
@@ -39,6 +41,7 @@ mod screen;
 
 use axes::Screening;
 pub use block::CpuBlock;
+pub use distances::pair_sq_distances;
 use kernel::Kernel;
 #[doc(hidden)]
 pub use measure::{ProductRates, product_rates};
@@ -131,6 +134,8 @@ impl Backend for CpuBackend {
         // Of `nearest` a longer block saves selections; of the others longer ones gain nothing.
         let most = match operation {
             Operation::Nearest => 16384,
+            // Its results grow with the square.
+            Operation::PairSums => 4096,
             _ => 8192,
         };
         // Two blocks at work and two on their way, each as it came and as it is packed, for some of the

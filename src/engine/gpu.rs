@@ -384,6 +384,7 @@ mod tests {
                 y_groups,
                 diagonal,
                 row_sums_of: Some(1),
+                on_grid: false,
             };
             sums.push(backend.pair_sums(&x, y, request)?);
         }

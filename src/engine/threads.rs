@@ -1,10 +1,14 @@
 //! The threads that compute.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
+
+/// Whether the program started the pool of the process.
+static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// A pool that all computing on the host goes through, whichever thread asks for it, so that no more
 /// threads compute than were wanted.
@@ -15,16 +19,21 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// A pool of `threads` threads; `None`: the pool of the process, which has a thread per core unless it
-    /// was started with another number.
+    /// A pool of `threads` threads; `None`: the pool of the process where the program started it, else one
+    /// with a thread per core.
+    ///
+    /// Who uses this as a library may call passes from tasks of rayon's own pool. Were their parts to run
+    /// there too, all its threads could be waiting for them.
     pub(super) fn new(threads: Option<usize>) -> Result<Self> {
         let start = |threads| {
             let pool = pool_of(threads).build();
             pool.map_err(|e| Error::device("cpu", format!("cannot start threads: {e}")))
         };
-        Ok(Self {
-            own: threads.map(start).transpose()?.map(Arc::new),
-        })
+        let own = match threads {
+            None if STARTED.load(Ordering::Relaxed) => None,
+            _ => Some(Arc::new(start(threads.unwrap_or(0))?)),
+        };
+        Ok(Self { own })
     }
 
     /// How many there are.
@@ -42,14 +51,24 @@ impl Threads {
     }
 }
 
-/// Starts the pool of the process, before anything computes.
+/// Starts the pool of the process, before anything computes: of `threads` threads, or one per core. Only
+/// for a program that calls passes from no task of that pool.
 ///
 /// # Errors
-/// It runs already, or threads cannot be started.
-pub(crate) fn start_process_pool(threads: usize) -> Result<()> {
-    pool_of(threads)
-        .build_global()
-        .map_err(|e| Error::device("cpu", format!("cannot start {threads} threads: {e}")))
+/// A pool of another size runs already, or threads cannot be started.
+pub(crate) fn start_process_pool(threads: Option<usize>) -> Result<()> {
+    match (pool_of(threads.unwrap_or(0)).build_global(), threads) {
+        (Ok(()), _) => {
+            STARTED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        // It is someone else's, so engines bring their own.
+        (Err(_), None) => Ok(()),
+        (Err(error), Some(threads)) => Err(Error::device(
+            "cpu",
+            format!("cannot start {threads} threads: {error}"),
+        )),
+    }
 }
 
 fn pool_of(threads: usize) -> ThreadPoolBuilder {

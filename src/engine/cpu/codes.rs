@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::axes::{Axes, Rotation};
 use super::kernel::{Isa, Job, Kernel};
 use super::panels::{LANES, Lane};
-use super::product::{SIDE, Tile};
+use super::product::{SIDE, Tile, UNWRITTEN};
 use crate::embeddings::Rows;
 use crate::engine::score;
 
@@ -217,7 +217,7 @@ impl Scratch {
                 Vec::new()
             },
             turned: vec![0.0; PANEL * turned],
-            tile: Tile::new(),
+            tile: Tile::new(UNWRITTEN),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! both fuse where the code says `mul_add` give the same bits.
 
 use super::codes::{BaseLane, CodeForm, CodeTile, GROUP, PANEL, QueryLane, plain_product};
+use super::grid::{GridLane, plain_products};
 use super::panels::Lane;
 use super::product::Tile;
 use crate::engine::score;
@@ -123,6 +124,20 @@ pub(super) trait Isa: Copy {
     fn code_product(self, query: &[i8], base: &[i8], offset: i32) -> i32 {
         let _ = offset;
         plain_product(query, base)
+    }
+
+    /// Products of the 16 rows of panel `a` with the rows of one or two panels `b` of rows on a grid,
+    /// into `tile` from (`row`, `column`) on. Exact.
+    #[inline(always)]
+    fn grid_product(
+        self,
+        a: &[GridLane],
+        b: &[GridLane],
+        tile: &mut Tile<i32>,
+        row: usize,
+        column: usize,
+    ) {
+        plain_products(a, b, tile, row, column);
     }
 }
 

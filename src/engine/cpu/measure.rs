@@ -9,7 +9,7 @@ use super::axes::Axes;
 use super::codes::{CodeTile, Codes, GROUP, PANEL};
 use super::kernel::{Isa, Job, Kernel};
 use super::panels::{LANES, Panels};
-use super::product::{SIDE, Tile};
+use super::product::{SIDE, Tile, UNWRITTEN};
 use crate::embeddings::Rows;
 use crate::error::{Error, Result};
 
@@ -78,7 +78,7 @@ impl Job for Values<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f64 {
-        let mut tile = Tile::new();
+        let mut tile = Tile::new(UNWRITTEN);
         let (a, b) = (self.0.lanes(0, LANES), self.0.lanes(0, 2 * LANES));
         best_rate(2 * LANES * LANES * DIM, || {
             isa.panel_product(black_box(a), b, DIM, &mut tile, 0, 0);

@@ -16,7 +16,7 @@ pub(super) fn pair_histogram(
     y: &Panels,
     diagonal: bool,
 ) -> PairHistogram {
-    bands(x.rows(), y.rows(), x.dim(), diagonal)
+    bands(x, y, diagonal)
         .par_iter()
         .map(|band| {
             if interrupt::requested() {

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::grid::GridPanels;
 use crate::embeddings::Rows;
 
 /// Rows per panel.
@@ -17,16 +18,28 @@ pub(super) struct Lane(pub(super) [f32; LANES]);
 /// Rows in panels of 16, coordinate by coordinate: `[panel][coordinate][row in panel]`. The last panel
 /// is filled up with zero rows. One layout serves either side of a product.
 pub struct Panels {
-    lanes: Vec<Lane>,
+    lanes: OnceLock<Vec<Lane>>,
     rows: usize,
     dim: usize,
     sq_norms: OnceLock<Vec<f32>>,
+    /// Rows that lie on the grid are held in this form, half as long; `lanes` are made where they are
+    /// wanted after all.
+    grid: Option<GridPanels>,
 }
 
 impl Panels {
     /// Packs rows, on the current thread pool.
     pub(super) fn pack(rows: Rows<'_>) -> Self {
         let dim = rows.dim();
+        if let Some(grid) = GridPanels::pack(rows) {
+            return Self {
+                lanes: OnceLock::new(),
+                rows: rows.len(),
+                dim,
+                sq_norms: OnceLock::new(),
+                grid: Some(grid),
+            };
+        }
         let mut lanes = vec![Lane([0.0; LANES]); rows.len().div_ceil(LANES) * dim];
         lanes
             .par_chunks_exact_mut(dim)
@@ -39,10 +52,11 @@ impl Panels {
                 }
             });
         Self {
-            lanes,
+            lanes: OnceLock::from(lanes),
             rows: rows.len(),
             dim,
             sq_norms: OnceLock::new(),
+            grid: None,
         }
     }
 
@@ -60,14 +74,22 @@ impl Panels {
     #[inline(always)]
     pub(super) fn lanes(&self, first: usize, end: usize) -> &[Lane] {
         let end = end.min(self.rows).div_ceil(LANES);
-        &self.lanes[first / LANES * self.dim..end * self.dim]
+        &self.all_lanes()[first / LANES * self.dim..end * self.dim]
+    }
+
+    #[inline(always)]
+    fn all_lanes(&self) -> &[Lane] {
+        self.lanes.get_or_init(|| {
+            let grid = self.grid.as_ref().expect("rows are held in one form");
+            grid.to_lanes(self.dim)
+        })
     }
 
     /// ‖x‖² per row: summed in f64 in coordinate order, rounded once.
     pub(super) fn sq_norms(&self) -> &[f32] {
         self.sq_norms.get_or_init(|| {
             let mut norms: Vec<f32> = self
-                .lanes
+                .all_lanes()
                 .par_chunks_exact(self.dim)
                 .flat_map_iter(|panel| {
                     let mut sums = [0.0f64; LANES];
@@ -84,17 +106,26 @@ impl Panels {
         })
     }
 
+    /// The codes of rows on the grid.
+    ///
+    /// # Panics
+    /// If a row is not.
+    pub(super) fn on_grid(&self) -> &GridPanels {
+        self.grid.as_ref().expect("every row lies on the grid")
+    }
+
     /// The values as f64, column-major, and the distance between columns: n rounded up to 16, the
     /// rows beyond n being 0.
     pub(super) fn to_f64_columns(&self) -> (Vec<f64>, usize) {
         let stride = self.rows.next_multiple_of(LANES);
         let mut columns = vec![0.0; stride * self.dim];
+        let lanes = self.all_lanes();
         if stride > 0 {
             columns
                 .par_chunks_exact_mut(stride)
                 .enumerate()
                 .for_each(|(k, column)| {
-                    let lanes = self.lanes[k..].iter().step_by(self.dim);
+                    let lanes = lanes[k..].iter().step_by(self.dim);
                     for (to, lane) in column.chunks_exact_mut(LANES).zip(lanes) {
                         for (to, &v) in to.iter_mut().zip(&lane.0) {
                             *to = f64::from(v);

@@ -280,8 +280,8 @@ fn block_size(groups: usize, fewer: usize, target: usize, single_rows: bool) -> 
     }
 }
 
-/// At least `groups`. The engine lays blocks out in tiles of 16 rows, or of 64 once a block has more than
-/// 32: where a group is a row, whole tiles waste nothing.
+/// At least `groups`. The engine lays blocks out in tiles of 16 rows, or of 64 where that adds little
+/// padding: where a group is a row, whole tiles waste nothing.
 fn whole_tiles(groups: usize, single_rows: bool) -> usize {
     match groups {
         17..=32 if single_rows => 32,

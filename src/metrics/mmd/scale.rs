@@ -62,14 +62,14 @@ pub(super) fn reference_scale(
     let none = Rows::new(&[], rows.dim());
     let sums = engine.pair_sums(rows, none, &layout, &only_base, None)?;
     let counts = counts(&sums);
-    let mut apart: Vec<f64> = (0..blocks.len())
+    let apart: Vec<f64> = (0..blocks.len())
         .filter_map(|cluster| {
             let is_cluster: Vec<bool> = (0..blocks.len()).map(|c| c == cluster).collect();
             let sums = observed(&sums.sums[0], &is_cluster);
             means(sums, observed(&counts, &is_cluster)).map(mmd2)
         })
         .collect();
-    let m2 = median(&mut apart);
+    let m2 = median(&apart);
     Ok((m2 > 0.0).then_some(ReferenceScale {
         m2,
         clusters: apart.len(),

@@ -5,9 +5,12 @@ use std::arch::x86_64::*;
 use super::super::codes::{
     BaseLane, CodeForm, CodeTile, GROUP, PANEL, QueryLane, WHOLE, WHOLE_ZERO,
 };
+use super::super::grid::GridLane;
 use super::super::panels::{LANES, Lane};
 use super::super::product::{SIDE, Tile};
 use super::Isa;
+
+mod grid;
 
 /// Made only inside code compiled for AVX-512 (F, BW and DQ).
 #[derive(Clone, Copy)]
@@ -97,6 +100,18 @@ impl Isa for Avx512 {
         // lanes.
         unsafe { avx512_codes(queries, panel, offsets, tile) }
     }
+
+    #[inline(always)]
+    fn grid_product(
+        self,
+        a: &[GridLane],
+        b: &[GridLane],
+        tile: &mut Tile<i32>,
+        row: usize,
+        column: usize,
+    ) {
+        grid::with_avx2(Avx2(()), a, b, tile, row, column);
+    }
 }
 
 /// Rows of A per pass: 8 × 2 accumulators hide the latency of two FMA units and leave registers
@@ -180,6 +195,18 @@ impl Isa for Avx2 {
         // SAFETY: `self` exists only where the instructions do; both sides have the same number of
         // lanes.
         unsafe { avx2_codes(queries, panel, offsets, tile) }
+    }
+
+    #[inline(always)]
+    fn grid_product(
+        self,
+        a: &[GridLane],
+        b: &[GridLane],
+        tile: &mut Tile<i32>,
+        row: usize,
+        column: usize,
+    ) {
+        grid::with_avx2(Avx2(()), a, b, tile, row, column);
     }
 }
 
@@ -413,7 +440,7 @@ pub(super) struct AvxVnni(pub(super) ());
 
 /// Values as without VNNI, codes by its instructions.
 macro_rules! with_vnni {
-    ($name:ident, $values:ident, $codes:ident, $product:ident, $reached:ident) => {
+    ($name:ident, $values:ident, $codes:ident, $product:ident, $reached:ident, $grid:path) => {
         impl Isa for $name {
             #[inline(always)]
             fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
@@ -465,6 +492,18 @@ macro_rules! with_vnni {
                 // number of codes, a multiple of 64.
                 unsafe { $product(query, base, offset) }
             }
+
+            #[inline(always)]
+            fn grid_product(
+                self,
+                a: &[GridLane],
+                b: &[GridLane],
+                tile: &mut Tile<i32>,
+                row: usize,
+                column: usize,
+            ) {
+                $grid(self, a, b, tile, row, column);
+            }
         }
     };
 }
@@ -474,9 +513,17 @@ with_vnni!(
     Avx512,
     avx512_vnni,
     avx512_vnni_product,
-    avx512_reached
+    avx512_reached,
+    grid::with_avx512_vnni
 );
-with_vnni!(AvxVnni, Avx2, avx_vnni, avx_vnni_product, avx2_reached);
+with_vnni!(
+    AvxVnni,
+    Avx2,
+    avx_vnni,
+    avx_vnni_product,
+    avx2_reached,
+    grid::with_avx_vnni
+);
 
 #[target_feature(enable = "avx512f")]
 fn avx512_reached(values: &[f32; PANEL], bar: f32) -> u64 {
