@@ -16,7 +16,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use super::kernel::Kernel;
+use super::kernel::{Isa, Job, Kernel};
 use super::panels::Panels;
 use super::project::project;
 use super::screen::{Frames, SECOND_LOOK_COST};
@@ -154,7 +154,7 @@ fn hadamard(values: &mut [f32; STEP]) {
 }
 
 /// Base rows that axes are fitted to at least, those that a probe then looks at, and queries.
-const FIT_ROWS: usize = 4096;
+const FIT_ROWS: usize = 2048;
 const PROBE_ROWS: usize = 1024;
 const PROBE_QUERIES: usize = 64;
 
@@ -192,7 +192,7 @@ pub(super) fn choose(
         });
     }
     let probe = Probe::new(kernel, queries, base, request);
-    let costs = probe.costs(request);
+    let costs = probe.costs(kernel, request);
     let all = costs.last().map_or(f64::INFINITY, |cost| cost.1);
     let (m, least) = costs
         .iter()
@@ -213,21 +213,22 @@ pub(super) fn choose(
     })
 }
 
-/// A sample of a base in its principal frame, and queries in the same.
+/// A sample of a base, and queries, as their principal frame shows them.
 struct Probe {
     origin: Vec<f32>,
     /// Principal axes as columns, the most important first.
     vectors: Mat<f32>,
-    /// Vᵀ(y − μ) per base row of the sample; the axes are not fitted to the first few.
-    base: Vec<f32>,
-    /// How many these are.
-    unseen: usize,
-    /// Where the rows are in the tile.
+    /// Per query its products with all base rows of the sample, without x·μ.
+    scores: Vec<f32>,
+    /// Where these rows are in the tile.
     base_rows: Vec<usize>,
-    /// y·μ − ‖μ‖².
-    shifts: Vec<f32>,
-    queries: Vec<f32>,
     query_rows: Vec<usize>,
+    /// Vᵀ(y − μ) of those base rows, the first ones, that the axes are not fitted to.
+    unseen: Vec<f32>,
+    /// y·μ − ‖μ‖² of all of them.
+    shifts: Vec<f32>,
+    /// Vᵀ(x − μ) of the queries.
+    queries: Vec<f32>,
 }
 
 /// Up to `most` of `rows` rows, evenly spread.
@@ -236,12 +237,38 @@ fn spread(rows: usize, most: usize) -> Vec<usize> {
     (0..taken).map(|i| i * rows / taken).collect()
 }
 
-fn gather(rows: Rows<'_>, which: &[usize], origin: &[f32]) -> Vec<f32> {
-    let centred = |&row: &usize| {
-        let values = rows.row(row).iter().zip(origin);
-        values.map(|(&v, &o)| v - o)
-    };
-    which.iter().flat_map(centred).collect()
+/// Some rows, less the origin.
+fn centred(rows: Rows<'_>, which: &[usize], origin: &[f32]) -> Vec<f32> {
+    let mut values = vec![0.0; which.len() * rows.dim()];
+    values
+        .par_chunks_exact_mut(rows.dim())
+        .zip(which)
+        .for_each(|(to, &row)| {
+            for (to, (v, o)) in to.iter_mut().zip(rows.row(row).iter().zip(origin)) {
+                *to = v - o;
+            }
+        });
+    values
+}
+
+/// The mean of some rows.
+fn mean(rows: Rows<'_>, which: &[usize]) -> Vec<f32> {
+    const PART: usize = 256;
+    let parts: Vec<Vec<f64>> = which
+        .par_chunks(PART)
+        .map(|part| {
+            let mut sums = vec![0.0f64; rows.dim()];
+            for &row in part {
+                for (sum, &v) in sums.iter_mut().zip(rows.row(row)) {
+                    *sum += f64::from(v);
+                }
+            }
+            sums
+        })
+        .collect();
+    let sum = |k: usize| parts.iter().map(|part| part[k]).sum::<f64>();
+    let count = which.len().max(1) as f64;
+    (0..rows.dim()).map(|k| (sum(k) / count) as f32).collect()
 }
 
 impl Probe {
@@ -252,58 +279,57 @@ impl Probe {
         request: &NearestRequest<'_>,
     ) -> Self {
         let dim = base.dim();
-        // In an order in which any first few are spread over the block.
-        let mut base_rows = spread(request.base.len(), PROBE_ROWS + FIT_ROWS.max(3 * dim));
-        let unseen = base_rows.len() / (1 + FIT_ROWS.max(3 * dim) / PROBE_ROWS);
+        let fitted = FIT_ROWS.max(4 * dim);
+        // In an order in which the first few are spread over the block as well.
+        let mut base_rows = spread(request.base.len(), PROBE_ROWS + fitted);
+        let unseen = (base_rows.len() * PROBE_ROWS / (PROBE_ROWS + fitted)).max(1);
         let stride = base_rows.len() / unseen;
         for i in 0..unseen {
             base_rows.swap(i, i * stride);
         }
         let query_rows = spread(request.queries.len(), PROBE_QUERIES);
-        let mut sums = vec![0.0f64; dim];
-        for &row in &base_rows {
-            for (sum, &v) in sums.iter_mut().zip(base.row(row)) {
-                *sum += f64::from(v);
-            }
-        }
-        let origin: Vec<f32> = sums
-            .iter()
-            .map(|sum| (sum / base_rows.len() as f64) as f32)
-            .collect();
+        let origin = mean(base, &base_rows);
         let sq_origin: f32 = origin.iter().map(|v| v * v).sum();
-        let shifts = base_rows
-            .iter()
+        let shifts: Vec<f32> = base_rows
+            .par_iter()
             .map(|&row| {
-                let along: f32 = base.row(row).iter().zip(&origin).map(|(v, o)| v * o).sum();
-                along - sq_origin
+                let along = base.row(row).iter().zip(&origin).map(|(v, o)| v * o);
+                along.sum::<f32>() - sq_origin
             })
             .collect();
-        let base = gather(base, &base_rows, &origin);
-        let queries = gather(queries, &query_rows, &origin);
+        let base = centred(base, &base_rows, &origin);
+        let queries = centred(queries, &query_rows, &origin);
+        let pack = |values: &[f32]| Panels::pack(Rows::new(values, dim));
+        let packed = pack(&queries);
+        let mut scores = project(kernel, &packed, &pack(&base));
+        for scores in scores.chunks_exact_mut(base_rows.len()) {
+            for (score, shift) in scores.iter_mut().zip(&shifts) {
+                *score += shift;
+            }
+        }
         let vectors = principal_axes(Rows::new(&base[unseen * dim..], dim));
         let axes: Vec<f32> = (0..dim)
             .flat_map(|axis| (0..dim).map(move |k| (axis, k)))
             .map(|(axis, k)| vectors[(k, axis)])
             .collect();
-        let axes = Panels::pack(Rows::new(&axes, dim));
-        let turn = |rows: &[f32]| project(kernel, &Panels::pack(Rows::new(rows, dim)), &axes);
+        let axes = pack(&axes);
         Self {
-            base: turn(&base),
-            queries: turn(&queries),
+            unseen: project(kernel, &pack(&base[..unseen * dim]), &axes),
+            queries: project(kernel, &packed, &axes),
             origin,
             vectors,
-            unseen,
+            scores,
             base_rows,
-            shifts,
             query_rows,
+            shifts,
         }
     }
 
     /// (m, cost per pair of a search that looks at m axes first), by m; the last one of all coordinates.
-    fn costs(&self, request: &NearestRequest<'_>) -> Vec<(usize, f64)> {
+    fn costs(&self, kernel: Kernel, request: &NearestRequest<'_>) -> Vec<(usize, f64)> {
         let dim = self.origin.len();
         let looks: Vec<usize> = (STEP..dim).step_by(STEP).chain([dim]).collect();
-        let shares = self.survivors(request, &looks);
+        let shares = self.survivors(kernel, request, &looks);
         let at_last = shares.last().copied().unwrap_or(1.0);
         let scored = at_last * SCORE_COST * dim as f64;
         let cost = |(&m, share): (&usize, &f64)| {
@@ -320,83 +346,100 @@ impl Probe {
     }
 
     /// The share of pairs that bounds from the first m axes do not rule out, for each m of `looks`.
-    fn survivors(&self, request: &NearestRequest<'_>, looks: &[usize]) -> Vec<f64> {
-        /// ‖x − what its code holds‖ / ‖x‖, of mixed axes.
-        const CODE_ERROR: f32 = 0.009;
+    fn survivors(&self, kernel: Kernel, request: &NearestRequest<'_>, looks: &[usize]) -> Vec<f64> {
         let dim = self.origin.len();
         // Of the k nearest in the whole base so many lie in the sample.
         let whole = request.search.base_rows.max(1);
         let rank = (request.k * self.base_rows.len()).div_ceil(whole).max(1);
-        // Length within the first m axes, and beyond them.
-        let lengths = |values: &[f32]| -> Vec<(f32, f32)> {
-            let all: f32 = values.iter().map(|v| v * v).sum();
-            let mut sq_within = 0.0;
-            let mut from = 0;
-            let mut lengths = Vec::with_capacity(looks.len());
-            for &m in looks {
-                sq_within += values[from..m].iter().map(|v| v * v).sum::<f32>();
-                from = m;
-                lengths.push((sq_within.sqrt(), (all - sq_within).max(0.0).sqrt()));
-            }
-            lengths
-        };
-        let base = Rows::new(&self.base, dim);
-        let base_lengths: Vec<_> = base.iter().map(lengths).collect();
+        let base = Rows::new(&self.unseen, dim);
+        let base_lengths: Vec<_> = base.iter().map(|row| lengths(row, looks)).collect();
         let counts = self
             .queries
             .par_chunks(dim)
             .zip(&self.query_rows)
-            .map(|(query, &query_row)| {
-                let query_lengths = lengths(query);
-                // Products with every base row of the first m axes, by look.
-                let mut products = vec![0.0f32; base.len() * looks.len()];
-                for (row, products) in base.iter().zip(products.chunks_exact_mut(looks.len())) {
-                    let mut sum = 0.0;
-                    let mut from = 0;
-                    for (product, &m) in products.iter_mut().zip(looks) {
-                        sum += dot(&query[from..m], &row[from..m]);
-                        from = m;
-                        *product = sum;
-                    }
-                }
-                let score = |j: usize| products[(j + 1) * looks.len() - 1] + self.shifts[j];
-                let mut scores: Vec<f32> = (0..base.len())
-                    .filter(|&j| !request.excludes(query_row, self.base_rows[j]))
-                    .map(score)
+            .zip(self.scores.par_chunks(self.base_rows.len()))
+            .map(|((query, &query_row), scores)| {
+                let mut scores: Vec<f32> = scores
+                    .iter()
+                    .zip(&self.base_rows)
+                    .filter(|&(_, &row)| !request.excludes(query_row, row))
+                    .map(|(&score, _)| score)
                     .collect();
                 if scores.len() < rank {
-                    return vec![self.unseen; looks.len()];
+                    return vec![base.len(); looks.len()];
                 }
                 let (_, &mut threshold, _) =
                     scores.select_nth_unstable_by(rank - 1, |a, b| b.total_cmp(a));
-                let mut counts = vec![0usize; looks.len()];
-                let unseen = products.chunks_exact(looks.len()).take(self.unseen);
-                for (j, products) in unseen.enumerate() {
-                    for (i, count) in counts.iter_mut().enumerate() {
-                        let ((x, x_rest), (y, y_rest)) = (query_lengths[i], base_lengths[j][i]);
-                        let upper = products[i] + 2.0 * CODE_ERROR * x * y + x_rest * y_rest;
-                        *count += usize::from(upper + self.shifts[j] >= threshold);
-                    }
-                }
-                counts
+                kernel.run(Survivors {
+                    query,
+                    base,
+                    base_lengths: &base_lengths,
+                    shifts: &self.shifts,
+                    looks,
+                    threshold,
+                })
             })
             .reduce(
                 || vec![0; looks.len()],
                 |a, b| a.iter().zip(b).map(|(a, b)| a + b).collect(),
             );
-        let pairs = (self.unseen * self.query_rows.len()).max(1) as f64;
+        let pairs = (base.len() * self.query_rows.len()).max(1) as f64;
         counts.iter().map(|&count| count as f64 / pairs).collect()
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 16];
-    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a * b;
-        }
+/// Length within the first m axes, and beyond them, for each m of `looks`.
+fn lengths(values: &[f32], looks: &[usize]) -> Vec<(f32, f32)> {
+    let all: f32 = values.iter().map(|v| v * v).sum();
+    let mut sq_within = 0.0;
+    let mut from = 0;
+    let mut lengths = Vec::with_capacity(looks.len());
+    for &m in looks {
+        sq_within += values[from..m].iter().map(|v| v * v).sum::<f32>();
+        from = m;
+        lengths.push((sq_within.sqrt(), (all - sq_within).max(0.0).sqrt()));
     }
-    sums.iter().sum()
+    lengths
+}
+
+/// How many base rows the bounds from the first m axes do not rule out for a query, for each m.
+struct Survivors<'a> {
+    query: &'a [f32],
+    base: Rows<'a>,
+    base_lengths: &'a [Vec<(f32, f32)>],
+    shifts: &'a [f32],
+    looks: &'a [usize],
+    threshold: f32,
+}
+
+impl Job for Survivors<'_> {
+    type Output = Vec<usize>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Vec<usize> {
+        /// ‖x − what its code holds‖ / ‖x‖, of mixed axes.
+        const CODE_ERROR: f32 = 0.009;
+        let query_lengths = lengths(self.query, self.looks);
+        let mut counts = vec![0usize; self.looks.len()];
+        for (j, row) in self.base.iter().enumerate() {
+            let (mut product, mut from) = (0.0, 0);
+            for (i, &m) in self.looks.iter().enumerate() {
+                let mut sums = [0.0f32; 16];
+                let (x, y) = (&self.query[from..m], &row[from..m]);
+                for (x, y) in x.chunks(16).zip(y.chunks(16)) {
+                    for (sum, (&x, &y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+                        *sum = isa.mul_add(x, y, *sum);
+                    }
+                }
+                product += sums.iter().sum::<f32>();
+                from = m;
+                let ((x, x_rest), (y, y_rest)) = (query_lengths[i], self.base_lengths[j][i]);
+                let upper = product + 2.0 * CODE_ERROR * x * y + x_rest * y_rest;
+                counts[i] += usize::from(upper + self.shifts[j] >= self.threshold);
+            }
+        }
+        counts
+    }
 }
 
 /// Orthonormal eigenvectors of Σ yyᵀ as columns, by falling eigenvalue; the coordinate axes where the

@@ -9,7 +9,6 @@ use super::kernel::{Isa, Job, Kernel};
 use super::panels::{LANES, Lane};
 use super::product::{SIDE, Tile, UNWRITTEN};
 use crate::embeddings::Rows;
-use crate::engine::score;
 
 /// Base rows per panel.
 pub(super) const PANEL: usize = 64;
@@ -156,7 +155,12 @@ fn encode(values: &[f32], largest_code: i8, mut put: impl FnMut(usize, &[i8; STE
     let scale = (largest / f32::from(largest_code)).max(LEAST_SCALE);
     let inverse = 1.0 / scale;
     let (mut rest, mut held, mut all) = ([0.0f64; STEP], [0.0f64; STEP], [0.0f64; STEP]);
-    let mut step = |at: usize, values: &[f32; STEP]| {
+    let whole = steps.len();
+    let mut filled_up = [0.0; STEP];
+    filled_up[..last.len()].copy_from_slice(last);
+    // One loop rather than a closure called twice, which would not be inlined.
+    for at in 0..whole + usize::from(!last.is_empty()) {
+        let values = if at < whole { &steps[at] } else { &filled_up };
         let mut codes = [0i8; STEP];
         for i in 0..STEP {
             // Values up to 2²² have no fraction left after this sum, and their last bits are the nearest
@@ -171,14 +175,6 @@ fn encode(values: &[f32], largest_code: i8, mut put: impl FnMut(usize, &[i8; STE
             all[i] += v * v;
         }
         put(at, &codes);
-    };
-    for (at, values) in steps.iter().enumerate() {
-        step(at, values);
-    }
-    if !last.is_empty() {
-        let mut values = [0.0; STEP];
-        values[..last.len()].copy_from_slice(last);
-        step(steps.len(), &values);
     }
     let up = |sums: [f64; STEP]| up(sums.iter().sum::<f64>().sqrt());
     Coded {
@@ -257,26 +253,12 @@ impl Job for Encode<'_> {
             for k in 0..dim {
                 to[k] = row[k] - axes.origin[k];
             }
-            bounds.shifts[r] = (score::dot(row, &axes.origin) - axes.sq_origin) as f32;
+            bounds.shifts[r] = (isa.dot(row, &axes.origin) - axes.sq_origin) as f32;
         }
-        let mut longest = 0.0f32;
-        let mut first_look = |r: usize, values: &[f32]| {
-            let coded = encode(values, form.largest, |at, codes| {
-                let (quads, _) = codes.as_chunks::<QUAD>();
-                for (lane, codes) in lanes[at * (STEP / QUAD)..].iter_mut().zip(quads) {
-                    for i in 0..QUAD {
-                        lane.0[r][i] = (codes[i] as u8).wrapping_add(form.zero);
-                    }
-                }
-            });
-            bounds.scales[r] = coded.scale;
-            bounds.residuals[r] = coded.residual;
-            bounds.lengths[r] = coded.length;
-            longest = longest.max(coded.held);
-            coded.length
-        };
-        match (&axes.rotation, whole) {
-            (Some(rotation), Some((codes, coded))) => {
+        let turned = axes.rotation.as_ref().zip(whole);
+        let (width, lengths) = match turned {
+            None => (dim, None),
+            Some((rotation, (codes, coded))) => {
                 let stride = codes.len() / count;
                 for (r, codes) in codes.chunks_exact_mut(stride).enumerate() {
                     let values = &scratch.centred[r * dim..(r + 1) * dim];
@@ -285,16 +267,33 @@ impl Job for Encode<'_> {
                     });
                 }
                 turn(isa, rotation, count, dim, scratch);
-                let m = rotation.rows.rows();
-                for r in 0..count {
-                    let within = first_look(r, &scratch.turned[r * m..(r + 1) * m]);
-                    bounds.rests[r] = rotation.rest(coded[r].length, within);
-                }
+                (rotation.rows.rows(), Some((rotation, coded)))
             }
-            _ => {
-                for r in 0..count {
-                    first_look(r, &scratch.centred[r * dim..(r + 1) * dim]);
-                }
+        };
+        let values = match lengths {
+            None => &scratch.centred,
+            Some(_) => &scratch.turned,
+        };
+        let mut longest = 0.0f32;
+        for r in 0..count {
+            let coded = encode(
+                &values[r * width..(r + 1) * width],
+                form.largest,
+                |at, codes| {
+                    let (quads, _) = codes.as_chunks::<QUAD>();
+                    for (lane, codes) in lanes[at * (STEP / QUAD)..].iter_mut().zip(quads) {
+                        for i in 0..QUAD {
+                            lane.0[r][i] = (codes[i] as u8).wrapping_add(form.zero);
+                        }
+                    }
+                },
+            );
+            bounds.scales[r] = coded.scale;
+            bounds.residuals[r] = coded.residual;
+            bounds.lengths[r] = coded.length;
+            longest = longest.max(coded.held);
+            if let Some((rotation, all)) = &lengths {
+                bounds.rests[r] = rotation.rest(all[r].length, coded.length);
             }
         }
         longest
