@@ -42,7 +42,7 @@ pub(super) struct Frames {
 
 /// What a second look costs, in 8-bit multiply-adds of a first one. Measured; it decides nothing but
 /// the time that a search takes.
-pub(super) const SECOND_LOOK_COST: f64 = 3000.0;
+pub(super) const SECOND_LOOK_COST: f64 = 6000.0;
 
 /// Panels between one judgement and the next, where a first look at fewer axes pays.
 const STRIDE: usize = 64;
