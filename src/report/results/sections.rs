@@ -391,13 +391,23 @@ pub(super) fn retrieval_section(found: &Retrieval) -> Section {
 
 pub(super) fn distribution_section(found: &Distribution) -> Section {
     let mut items = vec![Item::Figure(Figure {
-        title: "Cosines of all pairs".to_owned(),
-        reading: "How alike random documents are on either side. A shift here moves every similarity threshold.".to_owned(),
+        title: "Cosines of pairs".to_owned(),
+        reading: format!(
+            "How alike random documents are on either side, {} and {} pairs. A shift here moves every similarity threshold.",
+            Value::Count(found.cosine_reference.pairs),
+            Value::Count(found.cosine_current.pairs)
+        ),
         plot: Plot::Densities {
             x_label: "cosine".to_owned(),
             series: vec![
-                density("reference", &trimmed(&found.cosine_reference, &found.cosine_current)),
-                density("current", &trimmed(&found.cosine_current, &found.cosine_reference)),
+                density(
+                    "reference",
+                    &trimmed(&found.cosine_reference, &found.cosine_current),
+                ),
+                density(
+                    "current",
+                    &trimmed(&found.cosine_current, &found.cosine_reference),
+                ),
             ],
             marks: [
                 mean_mark(found.cosine_reference.mean, "reference mean"),
