@@ -5,7 +5,9 @@ reading files or importing modules. vecdrift's are those of its step in the JSON
 """
 
 import argparse
+import concurrent.futures
 import json
+import multiprocessing
 import os
 import pathlib
 import statistics
@@ -195,6 +197,13 @@ def run_vecdrift(case):
     }
 
 
+def apart(f, *args):
+    """Calls f in a process of its own: what this one held would count as a child's peak memory."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(f, *args).result()
+
+
 def check(case):
     """Lists of some queries against f64 products: the same rows, but for ties."""
     import numpy as np
@@ -275,7 +284,7 @@ def cases(a, folder):
     queries = 2000 if quick else 10_000
     for dim in dims:
         for rows in sizes:
-            base, asked = made(folder, rows, dim, 2), made(folder, queries, dim, 3)
+            base, asked = apart(made, folder, rows, dim, 2), apart(made, folder, queries, dim, 3)
             for k in (10, 100):
                 yield {
                     "name": f"knn, {rows:,} × {dim}, {queries:,} queries, k = {k}",
@@ -285,7 +294,7 @@ def cases(a, folder):
                     "command": ["knn", base, asked, "-k", str(k)],
                 }
     if a.parquet:
-        base, asked = real(folder, a.parquet)
+        base, asked = apart(real, folder, a.parquet)
         for k in (10, 100):
             yield {
                 "name": f"knn, real embeddings, k = {k}",
@@ -294,7 +303,7 @@ def cases(a, folder):
                 "command": ["knn", base, asked, "-k", str(k)],
             }
     rows = 20_000 if quick else 100_000
-    base = made(folder, rows, 384, 2)
+    base = apart(made, folder, rows, 384, 2)
     yield {
         "name": f"all cosines of {rows:,} × 384",
         "peers": ["cosine_numpy", "cosine_torch"],
@@ -302,7 +311,7 @@ def cases(a, folder):
         "command": ["cosine", base],
     }
     for rows, dim in [(5000, 384)] if quick else [(5000, 384), (5000, 768), (20_000, 768)]:
-        x, y = made(folder, rows, dim, 4), made(folder, rows, dim, 5)
+        x, y = apart(made, folder, rows, dim, 4), apart(made, folder, rows, dim, 5)
         yield {
             "name": f"MMD, {rows:,} + {rows:,} × {dim} (peers: one bandwidth, 100 permutations)",
             "peers": ["mmd_numpy"] + (["mmd_alibi"] if rows == 5000 and not quick else []),
@@ -310,7 +319,7 @@ def cases(a, folder):
             "command": ["mmd", x, y],
         }
     rows = 20_000 if quick else 100_000
-    x, y = made(folder, rows, 384, 6), moved(folder, rows, 384, 6)
+    x, y = apart(made, folder, rows, 384, 6), apart(moved, folder, rows, 384, 6)
     yield {
         "name": f"audit, {rows:,} + {rows:,} × 384, paired, all items and pairs (peer: one classifier)",
         "peers": ["audit_evidently"],
@@ -348,7 +357,7 @@ def main():
         if a.only not in case["name"]:
             continue
         if "k" in case:
-            recall = check(case)
+            recall = apart(check, case)
             if recall != 1:
                 raise SystemExit(f"{case['name']}: recall {recall} against f64")
         rounds = []
