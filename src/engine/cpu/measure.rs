@@ -82,6 +82,7 @@ impl Job for Values<'_> {
         let (a, b) = (self.0.lanes(0, LANES), self.0.lanes(0, 2 * LANES));
         best_rate(2 * LANES * LANES * DIM, || {
             isa.panel_product(black_box(a), b, DIM, &mut tile, 0, 0);
+            black_box(&mut tile);
         })
     }
 }
@@ -98,6 +99,7 @@ impl Job for CodeProducts<'_> {
         let (queries, offsets) = self.0.group(0);
         best_rate(GROUP * PANEL * DIM, || {
             isa.code_products(black_box(queries), panel, offsets, &mut tile);
+            black_box(&mut tile);
         })
     }
 }

@@ -49,11 +49,10 @@ const STRIDE: usize = 64;
 /// Panels of all coordinates before the first judgement; twice as many before every other.
 const WARM_UP: usize = 16;
 
+/// Bytes that searches at work may take: some queries at a time, many at small k.
+const SEARCH_BYTES: usize = 128 << 20;
+
 /// Screens the base of a tile for the queries' nearest rows; see [`crate::engine::Backend::nearest`].
-///
-/// A first look at fewer axes pays once good neighbours are known: as long as their scores are no
-/// better than what the remaining axes may hold, nothing is ruled out. So all coordinates are used
-/// wherever too many second looks were needed.
 pub(super) fn nearest(
     kernel: Kernel,
     queries: &CpuBlock,
@@ -61,54 +60,71 @@ pub(super) fn nearest(
     frames: &Frames,
     request: NearestRequest<'_>,
 ) -> Vec<TopK> {
-    let mut pass = Pass::new(kernel, request);
-    let panels = base.rows().div_ceil(PANEL);
-    match &frames.turned {
-        None => {
-            let whole = base.codes(kernel, &frames.whole);
-            pass.over(&queries.codes(kernel, &frames.whole), &whole, 0, 0..panels);
-        }
-        Some(turned) => {
-            let saved = (frames.whole.len() - turned.len()) as f64;
-            let turned = (queries.codes(kernel, turned), base.codes(kernel, turned));
-            let (mut at, mut warm_up) = (0, WARM_UP);
-            while at < panels {
-                let next = at..panels.min(at + STRIDE);
-                let (queries_turned, base_turned) = (&turned.0, &turned.1);
-                let second_looks = pass.survivors(queries_turned, base_turned, next.clone());
-                if second_looks * SECOND_LOOK_COST <= saved {
-                    pass.over(queries_turned, base_turned, 0, next.clone());
-                    at = next.end;
-                } else {
-                    let end = panels.min(at + warm_up);
-                    let first = at * PANEL;
-                    let rows = base.prepared().slice(first..base.rows().min(end * PANEL));
-                    let some = Codes::encode(kernel, &frames.whole, rows);
-                    let queries = queries.codes(kernel, &frames.whole);
-                    pass.over(&queries, &some, first, 0..end - at);
-                    warm_up *= 2;
-                    at = end;
-                }
-            }
-        }
-    }
-    pass.score()
+    // Lower bounds and candidates, several times k of either.
+    let bytes = 64 * request.k + 2048;
+    let some = (SEARCH_BYTES / bytes / GROUP * GROUP).max(TASK);
+    let all = request.queries.len();
+    (0..all)
+        .step_by(some)
+        .flat_map(|first| {
+            let mut pass = Pass::new(kernel, request, first..all.min(first + some));
+            pass.screen(queries, base, frames);
+            pass.score()
+        })
+        .collect()
 }
 
-/// Searches for the nearest rows of a tile.
+/// Searches of some queries of a tile.
 struct Pass<'a> {
     kernel: Kernel,
     request: NearestRequest<'a>,
+    /// A multiple of the group.
+    first_query: usize,
     searches: Vec<Search>,
 }
 
 impl<'a> Pass<'a> {
-    fn new(kernel: Kernel, request: NearestRequest<'a>) -> Self {
+    fn new(kernel: Kernel, request: NearestRequest<'a>, queries: Range<usize>) -> Self {
         let search = |query| Search::new(request.k, request.scaled_floor(query));
         Self {
             kernel,
             request,
-            searches: (0..request.queries.len()).map(search).collect(),
+            first_query: queries.start,
+            searches: queries.map(search).collect(),
+        }
+    }
+
+    /// Shows the queries the whole base of the tile.
+    ///
+    /// A first look at fewer axes pays once good neighbours are known: as long as their scores are no
+    /// better than what the remaining axes may hold, nothing is ruled out. So all coordinates are used
+    /// wherever too many second looks would be needed.
+    fn screen(&mut self, queries: &CpuBlock, base: &CpuBlock, frames: &Frames) {
+        let (kernel, panels) = (self.kernel, base.rows().div_ceil(PANEL));
+        let Some(turned) = &frames.turned else {
+            let whole = base.codes(kernel, &frames.whole);
+            return self.over(&queries.codes(kernel, &frames.whole), &whole, 0, 0..panels);
+        };
+        let saved = (frames.whole.len() - turned.len()) as f64;
+        let (queries_turned, base_turned) =
+            (queries.codes(kernel, turned), base.codes(kernel, turned));
+        let (mut at, mut warm_up) = (0, WARM_UP);
+        while at < panels {
+            let next = at..panels.min(at + STRIDE);
+            let second_looks = self.survivors(&queries_turned, &base_turned, next.clone());
+            if second_looks * SECOND_LOOK_COST <= saved {
+                self.over(&queries_turned, &base_turned, 0, next.clone());
+                at = next.end;
+            } else {
+                let end = panels.min(at + warm_up);
+                let first_row = at * PANEL;
+                let rows = first_row..base.rows().min(end * PANEL);
+                let some = Codes::encode(kernel, &frames.whole, base.prepared().slice(rows));
+                let queries = queries.codes(kernel, &frames.whole);
+                self.over(&queries, &some, first_row, 0..end - at);
+                warm_up *= 2;
+                at = end;
+            }
         }
     }
 
@@ -126,6 +142,7 @@ impl<'a> Pass<'a> {
         // Before the tasks begin: one that waited for another to do it would hold up the pool.
         queries.turn_to_queries();
         let (task, kernel, request) = (self.task(), self.kernel, self.request);
+        let first_query = self.first_query;
         self.searches
             .par_chunks_mut(task)
             .enumerate()
@@ -139,7 +156,7 @@ impl<'a> Pass<'a> {
                     first_row,
                     panels: panels.clone(),
                     request,
-                    first_query: at * task,
+                    first_query: first_query + at * task,
                     searches,
                 });
             });
@@ -155,16 +172,16 @@ impl<'a> Pass<'a> {
         let (mut reached, mut pairs) = (0, 0);
         for group in some(groups, GROUPS) {
             for panel in some(panels.len(), PANELS) {
-                let first_query = group * GROUP;
-                let last = self.searches.len().min(first_query + GROUP);
+                let first = group * GROUP;
+                let last = self.searches.len().min(first + GROUP);
                 reached += self.kernel.run(Count {
                     queries,
                     base,
                     panel: panels.start + panel,
-                    first_query,
-                    searches: &self.searches[first_query..last],
+                    first_query: self.first_query + first,
+                    searches: &self.searches[first..last],
                 });
-                pairs += (last - first_query) * PANEL;
+                pairs += (last - first) * PANEL;
             }
         }
         f64::from(reached) / pairs.max(1) as f64
@@ -173,6 +190,7 @@ impl<'a> Pass<'a> {
     /// Scores what was not ruled out.
     fn score(mut self) -> Vec<TopK> {
         let (task, kernel, request) = (self.task(), self.kernel, self.request);
+        let first_query = self.first_query;
         let mut found = vec![TopK::new(0); self.searches.len()];
         self.searches
             .par_chunks_mut(task)
@@ -181,7 +199,7 @@ impl<'a> Pass<'a> {
             .for_each(|(at, (searches, lists))| {
                 kernel.run(Score {
                     request,
-                    first_query: at * task,
+                    first_query: first_query + at * task,
                     searches,
                     lists,
                 });
@@ -642,7 +660,7 @@ mod tests {
 
                             // Few axes from the first row on, however little they rule out.
                             let turned = frames.turned.as_ref().expect("asked for");
-                            let mut pass = Pass::new(kernel, request);
+                            let mut pass = Pass::new(kernel, request, 0..queries.rows());
                             let panels = base.rows().div_ceil(PANEL);
                             let (x, y) =
                                 (queries.codes(kernel, turned), base.codes(kernel, turned));
@@ -653,6 +671,27 @@ mod tests {
                 });
             }
         }
+    }
+
+    /// So many neighbours that the searches of all queries would take too much memory at once.
+    #[test]
+    fn queries_are_searched_for_in_parts() {
+        let (dim, k) = (48, 40_000);
+        assert!(SEARCH_BYTES / (64 * k) < TASK && TASK < 300);
+        let sets = Sets {
+            queries: rows(300, dim, 5),
+            base: rows(700, dim, 6),
+            dim,
+            metric: Metric::Cosine,
+        };
+        sets.search(k, None, |request, prepared| {
+            let kernel = Kernel::available()[0];
+            let [queries, base] = prepared
+                .map(|values| CpuBlock::new(kernel, Operation::Nearest, &Arc::new(values), dim));
+            let frames = some_axes(dim, 32, &vec![0.0; dim]);
+            let found = nearest(kernel, &queries, &base, &frames, request);
+            assert_eq!(found, exact(&request));
+        });
     }
 
     /// Scores of prepared rows lie within the bounds that both looks give, and would not if what the axes
