@@ -55,20 +55,23 @@ pub fn product_rates(threads: usize) -> Result<Vec<ProductRates>> {
     Ok(Kernel::available().into_iter().map(of).collect())
 }
 
-/// The best rate of several runs of `work`, which does `products` multiply-adds.
+/// Billions of multiply-adds per second of `work`, which does `products` of them, over some time: threads
+/// that share a core are to feel each other.
 #[inline(always)]
-fn best_rate(products: usize, mut work: impl FnMut()) -> f64 {
-    const RUNS: usize = 200;
-    const TIMES: usize = 100;
-    let mut least = f64::INFINITY;
-    for _ in 0..RUNS {
-        let start = Instant::now();
+fn rate(products: usize, mut work: impl FnMut()) -> f64 {
+    const SECONDS: f64 = 0.5;
+    const TIMES: usize = 1000;
+    let (mut done, start) = (0, Instant::now());
+    loop {
         for _ in 0..TIMES {
             work();
         }
-        least = least.min(start.elapsed().as_secs_f64());
+        done += TIMES * products;
+        let seconds = start.elapsed().as_secs_f64();
+        if seconds >= SECONDS {
+            return done as f64 / seconds / 1e9;
+        }
     }
-    (TIMES * products) as f64 / least / 1e9
 }
 
 struct Values<'a>(&'a Panels);
@@ -80,7 +83,7 @@ impl Job for Values<'_> {
     fn run<I: Isa>(self, isa: I) -> f64 {
         let mut tile = Tile::new(UNWRITTEN);
         let (a, b) = (self.0.lanes(0, LANES), self.0.lanes(0, 2 * LANES));
-        best_rate(2 * LANES * LANES * DIM, || {
+        rate(2 * LANES * LANES * DIM, || {
             isa.panel_product(black_box(a), b, DIM, &mut tile, 0, 0);
             black_box(&mut tile);
         })
@@ -97,7 +100,7 @@ impl Job for CodeProducts<'_> {
         let mut tile = CodeTile([[0; PANEL]; GROUP]);
         let (panel, _) = self.0.panel(0);
         let (queries, offsets) = self.0.group(0);
-        best_rate(GROUP * PANEL * DIM, || {
+        rate(GROUP * PANEL * DIM, || {
             isa.code_products(black_box(queries), panel, offsets, &mut tile);
             black_box(&mut tile);
         })
