@@ -351,10 +351,12 @@ def main():
         return
     folder = pathlib.Path(a.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    rounds = []
     print("| question | peer | peer, s | vecdrift, s | ratio: median [min, max] | vecdrift, whole process, s | peak, MiB |")
     print("|---|---|---|---|---|---|---|")
     for case in cases(a, folder):
-        if a.only not in case["name"]:
+        # With a blank behind it, so that "k = 10 " is not "k = 100".
+        if a.only not in case["name"] + " ":
             continue
         if "k" in case:
             recall = apart(check, case)
@@ -381,6 +383,8 @@ def main():
                 f"| **{spread(ratios)}** | {process:.2f} | {peak:.0f} |",
                 flush=True,
             )
+    if not rounds:
+        raise SystemExit(f"no case's name contains {a.only!r}")
     print()
     device = rounds[-1]["vecdrift"]["device"]
     print(f"{device['name']}, {device['precision']}; {a.rounds} interleaved rounds.")
