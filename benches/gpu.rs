@@ -326,7 +326,7 @@ fn nearest(request: &Request) -> Result<()> {
             return Err(Error::device("nearest", "not every list is certified"));
         }
         for query in (0..CHECKED).map(|i| i * (queries - 1) / (CHECKED - 1)) {
-            if found.lists[query] != exact_neighbors(x.row(query), y, k) {
+            if found.lists[query] != exact_neighbors(&x.row(query), y, k) {
                 return Err(Error::device("nearest", format!("query {query} is wrong")));
             }
         }
@@ -340,7 +340,7 @@ fn nearest(request: &Request) -> Result<()> {
 fn exact_neighbors(query: &[f32], base: Rows<'_>, k: usize) -> Vec<(f64, u32)> {
     let norm = score::norm(query);
     let scores: Vec<f64> = base
-        .values()
+        .to_f32()
         .par_chunks(base.dim())
         .map(|row| score::similarity(Metric::Cosine, query, norm, row, score::norm(row)))
         .collect();
@@ -397,7 +397,8 @@ fn pair_sums(request: &Request) -> Result<()> {
     // Rows of x with those of y, i with i: a sample of the pairs between the sets.
     let sample: Vec<f64> = (0..n.min(20_000))
         .map(|i| {
-            let differences = x.row(i).iter().zip(y.row(i));
+            let (a, b) = (x.row(i), y.row(i));
+            let differences = a.iter().zip(&*b);
             let square = differences.map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2));
             kernels.value(0, square.sum())
         })
@@ -454,7 +455,7 @@ fn pair_histogram(request: &Request) -> Result<()> {
 
 fn unit_sum(rows: Rows<'_>) -> Vec<f64> {
     let dim = rows.dim();
-    rows.values()
+    rows.to_f32()
         .par_chunks(dim)
         .fold(
             || vec![0.0; dim],

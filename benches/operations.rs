@@ -73,8 +73,8 @@ fn pair_histogram(c: &mut Criterion) {
     let unit_sum = |rows: Rows<'_>| {
         let mut sum = vec![0.0f64; DIM];
         for row in rows.iter() {
-            let norm = score::norm(row);
-            for (sum, &v) in sum.iter_mut().zip(row) {
+            let norm = score::norm(&row);
+            for (sum, &v) in sum.iter_mut().zip(&*row) {
                 *sum += f64::from(v) / norm;
             }
         }
@@ -120,9 +120,10 @@ fn pair_sums(c: &mut Criterion) {
         .iter()
         .skip(1)
         .map(|row| {
+            let first = x.row(0);
             let terms = row
                 .iter()
-                .zip(x.row(0))
+                .zip(&*first)
                 .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
             kernels.value(0, terms.sum())
         })
@@ -149,9 +150,9 @@ fn nearest(c: &mut Criterion) {
     let (x, y) = (Rows::new(&x, DIM), Rows::new(&y, DIM));
     let mut best = score::TopK::new(K);
     for (row, values) in y.iter().enumerate() {
-        let (x_norm, y_norm) = (score::norm(x.row(0)), score::norm(values));
+        let (x_norm, y_norm) = (score::norm(&x.row(0)), score::norm(&values));
         best.offer(
-            score::similarity(Metric::Cosine, x.row(0), x_norm, values, y_norm),
+            score::similarity(Metric::Cosine, &x.row(0), x_norm, &values, y_norm),
             row as u32,
         );
     }
@@ -193,8 +194,8 @@ fn project(c: &mut Criterion) {
     let (x, w) = (clustered(N, 1), clustered(P, 2));
     let (x, w) = (Rows::new(&x, DIM), Rows::new(&w, DIM));
     let (row, column) = (N - 1, P - 2);
-    let exact = score::dot(x.row(row), w.row(column));
-    let size = score::norm(x.row(row)) * score::norm(w.row(column));
+    let exact = score::dot(&x.row(row), &w.row(column));
+    let size = score::norm(&x.row(row)) * score::norm(&w.row(column));
     for (backend, engine) in engines() {
         let run = || engine.project(x, w).expect("the device works");
         close(

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::embeddings::{Embeddings, IdSource, Ids, Join, Rows};
+use crate::embeddings::{Embeddings, IdSource, Ids, Join, Rows, Values};
 use crate::engine::{Engine, Progress};
 use crate::error::Result;
 use crate::metrics::comparability::Comparability;
@@ -371,8 +371,8 @@ fn pair(
 /// The shared rows of both sets, in one order.
 struct Shared<'a> {
     ids: Ids,
-    reference: std::borrow::Cow<'a, [f32]>,
-    current: std::borrow::Cow<'a, [f32]>,
+    reference: std::borrow::Cow<'a, Values>,
+    current: std::borrow::Cow<'a, Values>,
     dims: (usize, usize),
 }
 
@@ -388,11 +388,11 @@ impl<'a> Shared<'a> {
     }
 
     fn reference(&self) -> Rows<'_> {
-        Rows::new(&self.reference, self.dims.0)
+        self.reference.rows(self.dims.0)
     }
 
     fn current(&self) -> Rows<'_> {
-        Rows::new(&self.current, self.dims.1)
+        self.current.rows(self.dims.1)
     }
 }
 

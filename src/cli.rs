@@ -93,7 +93,7 @@ struct GlobalArgs {
     #[arg(long, value_name = "N", global = true)]
     threads: Option<usize>,
     /// Working memory beyond the inputs held, e.g. 2GiB; the base of `knn BASE QUERIES`
-    /// and the Y of `cosine X Y` are held if they are f32 and fit into it, else streamed
+    /// and the Y of `cosine X Y` are held if they fit into it, else streamed
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size, global = true)]
     memory: u64,
     /// Seed of everything random

@@ -9,7 +9,6 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,117 +16,12 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use crate::error::{Error, Result};
 
+mod rows;
+
+pub use rows::{F32Rows, RowStream, Rows, Values};
+
 /// How many offending ids a fault names.
 const FAULT_IDS: usize = 10;
-
-/// A borrowed row-major matrix, n × d.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
-    values: &'a [f32],
-    dim: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// Views `values` as rows of `dim` values each.
-    ///
-    /// # Panics
-    /// If `dim` is 0 or does not divide the number of values.
-    pub fn new(values: &'a [f32], dim: usize) -> Self {
-        assert!(
-            dim > 0 && values.len().is_multiple_of(dim),
-            "{} values are no whole number of rows of dimension {dim}",
-            values.len()
-        );
-        Self { values, dim }
-    }
-
-    /// Number of rows, n.
-    pub fn len(&self) -> usize {
-        self.values.len() / self.dim
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
-    /// Values per row, d.
-    pub fn dim(&self) -> usize {
-        self.dim
-    }
-
-    /// All values, row after row.
-    pub fn values(&self) -> &'a [f32] {
-        self.values
-    }
-
-    /// Row `i`.
-    pub fn row(&self, i: usize) -> &'a [f32] {
-        &self.values[i * self.dim..(i + 1) * self.dim]
-    }
-
-    /// The rows of `range`.
-    pub fn slice(&self, range: Range<usize>) -> Rows<'a> {
-        Rows::new(
-            &self.values[range.start * self.dim..range.end * self.dim],
-            self.dim,
-        )
-    }
-
-    /// The rows in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [f32]> + use<'a> {
-        self.values.chunks_exact(self.dim)
-    }
-}
-
-/// Sound rows that come in order, once: what an operation needs of a set that may be too large to hold.
-///
-/// A row's number is its place among the rows of the stream. `'a` is how long borrowed rows live.
-pub trait RowStream<'a>: Send {
-    /// Values per row, d.
-    fn dim(&self) -> usize;
-
-    /// How many rows are left at most. Fewer may come, because faulty rows are found only as they are
-    /// read.
-    fn most_rows(&self) -> usize;
-
-    /// The values of the next `rows` rows; of fewer only where the stream ends.
-    ///
-    /// # Errors
-    /// The rows cannot be read.
-    fn next_rows(&mut self, rows: usize) -> Result<Cow<'a, [f32]>>;
-}
-
-/// Rows in memory, taken from the front without a copy.
-impl<'a> RowStream<'a> for Rows<'a> {
-    fn dim(&self) -> usize {
-        self.dim
-    }
-
-    fn most_rows(&self) -> usize {
-        self.len()
-    }
-
-    fn next_rows(&mut self, rows: usize) -> Result<Cow<'a, [f32]>> {
-        let (next, rest) = self.values.split_at(rows.min(self.len()) * self.dim);
-        self.values = rest;
-        Ok(Cow::Borrowed(next))
-    }
-}
-
-impl<'a, S: RowStream<'a>> RowStream<'a> for &mut S {
-    fn dim(&self) -> usize {
-        (**self).dim()
-    }
-
-    fn most_rows(&self) -> usize {
-        (**self).most_rows()
-    }
-
-    fn next_rows(&mut self, rows: usize) -> Result<Cow<'a, [f32]>> {
-        (**self).next_rows(rows)
-    }
-}
 
 /// Element type of the vectors as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -149,6 +43,11 @@ impl Dtype {
             Self::F32 => 4,
             Self::F64 => 8,
         }
+    }
+
+    /// Bytes of one value in memory: doubles are rounded.
+    pub fn held_bytes(self) -> usize {
+        self.bytes().min(size_of::<f32>())
     }
 
     /// `f16`, `f32` or `f64`.
@@ -470,14 +369,14 @@ pub struct Embeddings {
     pub ids: Ids,
     /// Requested metadata columns, name and one value per sound row.
     pub columns: Vec<(String, Vec<String>)>,
-    values: Vec<f32>,
+    values: Values,
     dim: usize,
 }
 
 impl Embeddings {
     /// The sound rows, n × d.
     pub fn rows(&self) -> Rows<'_> {
-        Rows::new(&self.values, self.dim)
+        self.values.rows(self.dim)
     }
 
     /// Number of sound rows, n.
@@ -511,7 +410,7 @@ impl Embeddings {
         order.sort_by_cached_key(|&row| (self.ids.hash(row as usize, seed), row));
         order.truncate(rows);
         order.sort_unstable();
-        let values = self.gather(&order).into_owned();
+        let values = Values::gather(self.rows(), &order);
         let pick = |column: &[String]| {
             order
                 .iter()
@@ -530,19 +429,15 @@ impl Embeddings {
         }
     }
 
-    /// The values of the rows `order`, in that order; borrowed where that is every row as it stands.
-    pub fn gather(&self, order: &[u32]) -> Cow<'_, [f32]> {
+    /// The values of the rows `order`, in that order, held as they are here; borrowed where that is every
+    /// row as it stands.
+    pub fn gather(&self, order: &[u32]) -> Cow<'_, Values> {
         let identity = order.len() == self.len()
             && order.iter().enumerate().all(|(i, &row)| i == row as usize);
         if identity {
             return Cow::Borrowed(&self.values);
         }
-        let rows = self.rows();
-        let mut values = Vec::with_capacity(order.len() * self.dim);
-        for &row in order {
-            values.extend_from_slice(rows.row(row as usize));
-        }
-        Cow::Owned(values)
+        Cow::Owned(Values::gather(self.rows(), order))
     }
 }
 
@@ -621,15 +516,15 @@ impl Roster {
 pub struct Collector {
     roster: Roster,
     /// The values of the sound rows that nobody has taken yet.
-    values: Vec<f32>,
+    values: Values,
 }
 
 impl Collector {
-    /// Starts a set.
+    /// Starts a set whose values are held in `values`, empty as yet.
     pub fn new(
         name: String,
         dim: usize,
-        dtype: Dtype,
+        (dtype, values): (Dtype, Values),
         id_source: IdSource,
         columns: &[String],
     ) -> Self {
@@ -644,7 +539,7 @@ impl Collector {
                 columns: columns.iter().map(|c| (c.clone(), Vec::new())).collect(),
                 dim,
             },
-            values: Vec::new(),
+            values,
         }
     }
 
@@ -654,19 +549,20 @@ impl Collector {
     /// There is no room.
     pub fn reserve(&mut self, rows: usize) -> Result<()> {
         let values = rows.saturating_mul(self.roster.dim);
-        self.values.try_reserve_exact(values).map_err(|_| {
-            let bytes = values.saturating_mul(size_of::<f32>());
-            Error::input(
-                &self.roster.name,
-                format!("all rows are needed in memory, and {bytes} bytes cannot be had"),
-            )
-        })
+        if self.values.try_reserve(values) {
+            return Ok(());
+        }
+        let bytes = values.saturating_mul(self.roster.dtype.held_bytes());
+        Err(Error::input(
+            &self.roster.name,
+            format!("all rows are needed in memory, and {bytes} bytes cannot be had"),
+        ))
     }
 
     /// Takes a block's rows.
     pub fn push(&mut self, block: &RowBlock) {
         let roster = &mut self.roster;
-        let rows = Rows::new(&block.values, roster.dim);
+        let rows = F32Rows::new(&block.values, roster.dim);
         assert_eq!(rows.len(), block.ids.len(), "a block has one id per row");
         let mut nulls = block.nulls.iter().peekable();
         for (i, row) in rows.iter().enumerate() {
@@ -688,7 +584,7 @@ impl Collector {
                 }
                 continue;
             }
-            self.values.extend_from_slice(row);
+            self.values.push(row);
             match &mut roster.ids {
                 RowIds::Numbered { kept, .. } => *kept += 1,
                 RowIds::Named(ids) => ids.push_from(&block.ids, i),
@@ -711,10 +607,7 @@ impl Collector {
     pub fn take(&mut self, rows: usize) -> Result<Vec<f32>> {
         self.roster.check_count()?;
         let taken = rows.min(self.waiting()) * self.roster.dim;
-        let mut rest = self.values.split_off(taken);
-        // As many will come before rows are taken again.
-        rest.reserve(taken);
-        Ok(std::mem::replace(&mut self.values, rest))
+        Ok(self.values.take_front(taken))
     }
 
     /// Ends a set whose rows were taken.
@@ -846,7 +739,8 @@ mod tests {
     #[test]
     fn taken_rows_leave_their_roster() {
         let source = IdSource::Column("id".into());
-        let mut collector = Collector::new("set".into(), 2, Dtype::F32, source, &[]);
+        let held = (Dtype::F32, Values::of(Dtype::F32));
+        let mut collector = Collector::new("set".into(), 2, held, source, &[]);
         let refused = collector.reserve(usize::MAX).expect_err("no such memory");
         assert!(refused.to_string().starts_with("set: all rows are needed"));
         collector.push(&RowBlock {

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::embeddings::{Collector, Dtype, Embeddings, IdSource, Roster, RowBlock, RowStream};
+use crate::embeddings::{
+    Collector, Dtype, Embeddings, IdSource, Roster, RowBlock, RowStream, Values,
+};
 use crate::error::{Error, Result};
 
 mod arrow_ipc;
@@ -99,7 +101,8 @@ impl Source {
 
     /// The sound rows, read and checked as they are asked for.
     pub fn stream(self) -> SoundRows {
-        SoundRows::new(self)
+        // Values that pass are held for a moment only: converted once.
+        SoundRows::new(self, Values::of(Dtype::F32))
     }
 
     /// Reads and checks every row; `on_rows` hears how many each block had.
@@ -111,7 +114,8 @@ impl Source {
         // A count in a damaged header must not reserve memory that the file cannot fill.
         let plausible = info.bytes / (info.dim * info.dtype.bytes()) as u64 * 16;
         let rows = info.rows.unwrap_or(0).min(plausible) as usize;
-        let mut sound = SoundRows::new(self);
+        let held = Values::of(info.dtype);
+        let mut sound = SoundRows::new(self, held);
         sound.collector.reserve(rows)?;
         while let Some(rows) = sound.next_block()? {
             on_rows(rows);
@@ -130,7 +134,7 @@ pub struct SoundRows {
 }
 
 impl SoundRows {
-    fn new(source: Source) -> Self {
+    fn new(source: Source, values: Values) -> Self {
         let Source {
             info,
             columns,
@@ -139,7 +143,7 @@ impl SoundRows {
         let collector = Collector::new(
             info.name.clone(),
             info.dim,
-            info.dtype,
+            (info.dtype, values),
             info.id_source.clone(),
             &columns,
         );

@@ -43,14 +43,15 @@ fn oracle(
     metric: Metric,
     groups: Option<(&[u32], &[u32])>,
 ) -> Vec<Vec<(f64, u32)>> {
-    let norms: Vec<f64> = y.iter().map(score::norm).collect();
-    let list = |(i, a): (usize, &[f32])| {
+    let norms: Vec<f64> = score::norms(y);
+    let list = |i: usize| {
+        let a = &*x.row(i);
         let norm = score::norm(a);
         let mut all: Vec<(f64, u32)> = (0..y.len())
             .filter(|&j| groups.is_none_or(|(own, of)| own[i] != of[j]))
             .map(|j| {
                 (
-                    score::similarity(metric, a, norm, y.row(j), norms[j]),
+                    score::similarity(metric, a, norm, &y.row(j), norms[j]),
                     j as u32,
                 )
             })
@@ -59,7 +60,7 @@ fn oracle(
         all.truncate(k);
         all
     };
-    x.iter().enumerate().map(list).collect()
+    (0..x.len()).map(list).collect()
 }
 
 fn assert_exact(what: &str, xs: &[f32], ys: &[f32], ks: &[usize], engines: &[(String, Engine)]) {

@@ -8,6 +8,7 @@ mod fixtures;
 mod gates;
 mod geometry;
 mod gpu;
+mod half;
 mod life;
 mod mmd;
 mod neighbourhoods;

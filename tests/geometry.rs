@@ -83,9 +83,8 @@ impl Set {
 
     /// Only the given rows.
     fn picked(&self, order: &[usize]) -> Self {
-        let values = order.iter().flat_map(|&i| self.rows().row(i));
         Self {
-            values: values.copied().collect(),
+            values: self.rows().gather(order.iter().copied()),
             dim: self.dim,
         }
     }
@@ -248,8 +247,8 @@ fn cosine_distributions_match_an_oracle() {
     let mut inner = Vec::new();
     let mut cross = Vec::new();
     for (i, a) in x.rows().iter().enumerate() {
-        inner.extend(x.rows().iter().skip(i + 1).map(|b| cosine(a, b)));
-        cross.extend(y.rows().iter().map(|b| cosine(a, b)));
+        inner.extend(x.rows().iter().skip(i + 1).map(|b| cosine(&a, &b)));
+        cross.extend(y.rows().iter().map(|b| cosine(&a, &b)));
     }
     let engine = engine();
     for (found, mut cosines) in [
@@ -524,7 +523,7 @@ fn procrustes_maps_into_fewer_dimensions() {
         values: y
             .rows()
             .iter()
-            .flat_map(|row| row.iter().copied().chain([0.0; 3]))
+            .flat_map(|row| row.to_vec().into_iter().chain([0.0; 3]))
             .collect(),
         dim: 8,
     };

@@ -126,7 +126,7 @@ fn check_pair_histogram(on_core: &OnCore) {
                 cosines.extend(
                     others
                         .iter()
-                        .map(|b| exact_dot(a, b) / (length(a) * length(b))),
+                        .map(|b| exact_dot(&a, &b) / (length(&a) * length(&b))),
                 );
             }
             assert_eq!(found.pairs(), cosines.len() as u64, "{what}");
@@ -232,7 +232,7 @@ fn check_pair_sums(on_core: &OnCore) {
                         }
                         let sq: f64 = row(i)
                             .iter()
-                            .zip(row(j))
+                            .zip(&*row(j))
                             .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
                             .sum();
                         for (k, sums) in exact.iter_mut().enumerate() {
@@ -245,7 +245,7 @@ fn check_pair_sums(on_core: &OnCore) {
                 // row (d² + spread of products), and |∂k/∂d²| ≤ γ; an RBF kernel adds the relative
                 // error of exp, doubled by each squaring. Distances of normal rows are 1 or so apart.
                 let radius = (0..n + m)
-                    .map(|r| exact_dot(row(r), row(r)))
+                    .map(|r| exact_dot(&row(r), &row(r)))
                     .fold(1.0, f64::max);
                 // Cores that split values have three products per coordinate; those that round them are
                 // off by that on top, and rows are scaled by up to two before.
@@ -309,7 +309,7 @@ fn check_nearest(on_core: &OnCore) {
                         .map(|(b, j)| {
                             let a = x.row(i);
                             (
-                                score::similarity(metric, a, score::norm(a), b, score::norm(b)),
+                                score::similarity(metric, &a, score::norm(&a), &b, score::norm(&b)),
                                 j,
                             )
                         })
@@ -354,8 +354,8 @@ fn gram_and_project_match_exact_products() {
         assert_eq!(found.len(), n * m);
         for (at, &value) in found.iter().enumerate() {
             let (a, b) = (x.row(at / m), w.row(at % m));
-            let bound = (dim as f64 + 4.0) * 2f64.powi(-23) * length(a) * length(b);
-            assert_near(f64::from(value), exact_dot(a, b), bound, "project");
+            let bound = (dim as f64 + 4.0) * 2f64.powi(-23) * length(&a) * length(&b);
+            assert_near(f64::from(value), exact_dot(&a, &b), bound, "project");
         }
     }
 }

@@ -114,12 +114,12 @@ fn norm(x: &[f32]) -> f64 {
 
 /// Cosines of the pairs i < j of `x`, or of all pairs of `x` and `y`, ascending.
 pub fn pair_histogram(x: Rows<'_>, y: Option<Rows<'_>>) -> Vec<f64> {
-    let cosine = |a, b| dot(a, b) / (norm(a) * norm(b));
+    let cosine = |a: &[f32], b: &[f32]| dot(a, b) / (norm(a) * norm(b));
     let mut cosines = Vec::new();
     for i in 0..x.len() {
         match y {
-            Some(y) => cosines.extend(y.iter().map(|b| cosine(x.row(i), b))),
-            None => cosines.extend((i + 1..x.len()).map(|j| cosine(x.row(i), x.row(j)))),
+            Some(y) => cosines.extend(y.iter().map(|b| cosine(&x.row(i), &b))),
+            None => cosines.extend((i + 1..x.len()).map(|j| cosine(&x.row(i), &x.row(j)))),
         }
     }
     cosines.sort_by(f64::total_cmp);
@@ -139,7 +139,7 @@ pub fn nearest(
             .filter(|&row| exclude.is_none_or(|e| e.queries[query] != e.base[row]))
             .map(|row| {
                 let (x, y) = (queries.row(query), base.row(row));
-                let score = score::similarity(metric, x, score::norm(x), y, score::norm(y));
+                let score = score::similarity(metric, &x, score::norm(&x), &y, score::norm(&y));
                 (score, row as u32)
             })
             .collect();
@@ -172,7 +172,8 @@ pub fn pair_sums(
     row_sums_of: Option<usize>,
     grid_step: Option<f64>,
 ) -> PairSums {
-    let rows: Vec<&[f32]> = x.iter().chain(y.iter()).collect();
+    let rows: Vec<_> = x.iter().chain(y.iter()).collect();
+    let rows: Vec<&[f32]> = rows.iter().map(|row| &**row).collect();
     let dim = x.dim();
     let length = longest_from_mean(&rows);
     let d2_error = tolerance::sq_distance(dim, length);
@@ -271,7 +272,7 @@ fn longest_from_mean(rows: &[&[f32]]) -> f64 {
 
 /// XᵀY, d × d′, each entry with its bound on that backend.
 pub fn gram(x: Rows<'_>, y: Rows<'_>, backend: &str) -> Vec<Bounded> {
-    let longest = |rows: Rows<'_>| rows.iter().map(norm).fold(0.0, f64::max);
+    let longest = |rows: Rows<'_>| rows.par_map(norm).into_iter().fold(0.0, f64::max);
     let lengths = longest(x) * longest(y);
     let mut products = Vec::new();
     for a in 0..x.dim() {
@@ -307,10 +308,11 @@ pub fn project(x: Rows<'_>, w: Rows<'_>) -> Vec<Bounded> {
     let mut projected = Vec::new();
     for a in x.iter() {
         for b in w.iter() {
-            let underflow = f64::from(f32::MIN_POSITIVE) * (1.0 + largest(a) + largest(b));
+            let underflow = f64::from(f32::MIN_POSITIVE) * (1.0 + largest(&a) + largest(&b));
             projected.push(Bounded {
-                value: dot(a, b),
-                bound: tolerance::product(x.dim()) * norm(a) * norm(b) + x.dim() as f64 * underflow,
+                value: dot(&a, &b),
+                bound: tolerance::product(x.dim()) * norm(&a) * norm(&b)
+                    + x.dim() as f64 * underflow,
             });
         }
     }

@@ -81,7 +81,7 @@ fn every_format_holds_the_same_rows() {
         // Half precision keeps 11 bits.
         let tolerance = if other.dtype == Dtype::F16 { 1e-3 } else { 0.0 };
         for (i, row) in other.rows().iter().enumerate() {
-            for (a, b) in row.iter().zip(all.rows().row(i)) {
+            for (a, b) in row.iter().zip(&*all.rows().row(i)) {
                 assert!(
                     (a - b).abs() <= tolerance,
                     "{name}, row {i}: {a} is not {b}"
@@ -121,7 +121,7 @@ fn parts_in_a_folder_or_a_glob_are_one_set() {
         let found: Vec<&str> = set.ids.iter().collect();
         assert_eq!(found, ["1", "2", "3", "10", "11", "12"], "{input}");
         assert!(set.ids.are_integers());
-        assert_eq!(set.rows().row(3), [10.0, 11.0]);
+        assert_eq!(*set.rows().row(3), [10.0, 11.0]);
         assert_eq!(set.dtype, Dtype::F64);
     }
     write_parquet(
@@ -178,7 +178,7 @@ fn faulty_rows_are_counted_named_and_left_out() {
     let set = read(&input).expect("two sound rows");
     assert_eq!(set.rows_read, 7);
     assert_eq!(set.ids.iter().collect::<Vec<_>>(), ["a", "g"]);
-    assert_eq!(set.rows().values(), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(*set.rows().to_f32(), [1.0, 2.0, 3.0, 4.0]);
     assert_eq!(set.faults.zero.first_ids, ["b"]);
     assert_eq!(set.faults.non_finite.first_ids, ["c", "d", "e"]);
     assert_eq!(set.faults.null.first_ids, ["f"]);
@@ -372,5 +372,5 @@ fn fixed_size_lists_may_be_slices() {
     writer.finish().expect("an end");
     let set = read(&path.display().to_string()).expect("an Arrow stream");
     assert_eq!(set.ids.iter().collect::<Vec<_>>(), ["b", "c"]);
-    assert_eq!(set.rows().values(), [2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(*set.rows().to_f32(), [2.0, 3.0, 4.0, 5.0]);
 }

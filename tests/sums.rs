@@ -51,7 +51,7 @@ fn exact(x: Rows<'_>, y: Rows<'_>, kernels: &KernelFamily) -> Vec<f64> {
                 if same && i == j {
                     continue;
                 }
-                let square = sq_distance(a, b);
+                let square = sq_distance(&a, &b);
                 for (kernel, sum) in sums.iter_mut().enumerate() {
                     *sum += kernels.value(kernel, square);
                 }

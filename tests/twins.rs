@@ -244,7 +244,7 @@ impl Case {
             .map(|row| {
                 let squares = row
                     .iter()
-                    .zip(first)
+                    .zip(&*first)
                     .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
                 squares.sum::<f64>() / self.m as f64
             })

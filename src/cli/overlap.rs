@@ -11,7 +11,7 @@ use super::session::{self, Session};
 use super::{Error, InputArgs, Outcome, Result};
 use crate::audit::Items;
 use crate::audit::gate::{OVERLAP_MEASURES, overlap_measures};
-use crate::embeddings::{Ids, Join, Rows};
+use crate::embeddings::{Ids, Join};
 use crate::metrics::overlap::{self, OverlapConfig};
 use crate::output::Stopwatch;
 use crate::report;
@@ -112,8 +112,8 @@ impl OverlapArgs {
         let engine = session.engine()?;
         let found = overlap::overlap(
             &engine,
-            Rows::new(&xs, x.set.dim()),
-            Rows::new(&ys, y.set.dim()),
+            xs.rows(x.set.dim()),
+            ys.rows(y.set.dim()),
             &ids,
             &config,
         )?;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::session::Session;
 use super::{Engine, Error, Path, Result};
-use crate::embeddings::{Dtype, Rows};
+use crate::embeddings::Rows;
 use crate::engine::{EngineConfig, Silent};
 use crate::source::SourceInfo;
 use crate::stats::rng::Philox;
@@ -49,10 +49,9 @@ pub(super) enum Residence {
 
 impl Residence {
     /// Of an input that could do with either: held if its rows fit into the working memory. A stream is
-    /// no slower, but a held input is known to be whole before any work is done. Half-precision rows are
-    /// streamed: held as f32 they would take twice their file.
+    /// no slower, but a held input is known to be whole before any work is done.
     pub(super) fn of(info: &SourceInfo, session: &Session) -> Self {
-        if info.dtype != Dtype::F16 && held_bytes(info) <= session.memory() {
+        if held_bytes(info) <= session.memory() {
             Self::Held
         } else {
             Self::Streamed
@@ -65,7 +64,7 @@ fn held_bytes(info: &SourceInfo) -> u64 {
     info.rows
         .unwrap_or(0)
         .saturating_mul(info.dim as u64)
-        .saturating_mul(4)
+        .saturating_mul(info.dtype.held_bytes() as u64)
 }
 
 /// As [`announce_inputs`], where all inputs are held.

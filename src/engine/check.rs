@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{
     BlockLayout, COSINE_BINS, Engine, KernelFamily, Metric, PairHistogram, PairSums, score,
 };
-use crate::embeddings::Rows;
+use crate::embeddings::{F32Rows, Rows};
 use crate::error::Result;
 use crate::stats::rng::Philox;
 
@@ -38,13 +38,19 @@ const ULP: f64 = f32::EPSILON as f64;
 /// The device fails.
 pub fn check(engine: &Engine, seed: u64) -> Result<Vec<OperationCheck>> {
     let (xs, ys) = (normal(X_ROWS, seed, 0), normal(Y_ROWS, seed, 1));
-    let (x, y) = (Rows::new(&xs, DIM), Rows::new(&ys, DIM));
+    let (x, y) = (F32Rows::new(&xs, DIM), F32Rows::new(&ys, DIM));
+    let (held_x, held_y) = (Rows::from(x), Rows::from(y));
 
     let mut histogram = Worst::default();
-    compare_histogram(&mut histogram, &engine.pair_histogram(x, None)?, x, None);
     compare_histogram(
         &mut histogram,
-        &engine.pair_histogram(x, Some(y))?,
+        &engine.pair_histogram(held_x, None)?,
+        x,
+        None,
+    );
+    compare_histogram(
+        &mut histogram,
+        &engine.pair_histogram(held_x, Some(held_y))?,
         x,
         Some(y),
     );
@@ -59,22 +65,27 @@ pub fn check(engine: &Engine, seed: u64) -> Result<Vec<OperationCheck>> {
     // Blocks of 20 rows have sum tiles of 16, blocks of 100 rows of 64.
     for size in [20, 100] {
         let setting = SumsSetting::new(x, y, size);
-        let found = engine.pair_sums(x, y, &setting.layout, &kernels, Some(2))?;
+        let found = engine.pair_sums(held_x, held_y, &setting.layout, &kernels, Some(2))?;
         compare_sums(&mut sums, &found, &setting, x, y, &kernels);
     }
 
     let mut nearest = Worst::default();
     for metric in [Metric::Cosine, Metric::Dot] {
-        let found = engine.nearest(x, y, 7, metric, None)?;
+        let found = engine.nearest(held_x, held_y, 7, metric, None)?;
         compare_lists(&mut nearest, &found.lists, x, y, metric);
     }
 
     let mut gram = Worst::default();
     let first = y.slice(0..X_ROWS);
-    compare_gram(&mut gram, &engine.gram(x, first)?.products, x, first);
+    compare_gram(
+        &mut gram,
+        &engine.gram(held_x, first.into())?.products,
+        x,
+        first,
+    );
 
     let mut project = Worst::default();
-    compare_products(&mut project, &engine.project(x, y)?, x, y);
+    compare_products(&mut project, &engine.project(held_x, held_y)?, x, y);
 
     Ok(vec![
         histogram.into_check("pair_histogram"),
@@ -124,7 +135,12 @@ fn normal(rows: usize, seed: u64, stream: u64) -> Vec<f32> {
 
 /// Values computed within ε of the exact ones have, once sorted, order statistics within ε of the exact
 /// ones: so the i-th smallest exact cosine lies within ε of the bin of the i-th one counted.
-fn compare_histogram(worst: &mut Worst, found: &PairHistogram, x: Rows<'_>, y: Option<Rows<'_>>) {
+fn compare_histogram(
+    worst: &mut Worst,
+    found: &PairHistogram,
+    x: F32Rows<'_>,
+    y: Option<F32Rows<'_>>,
+) {
     let mut cosines = Vec::new();
     for (i, a) in x.iter().enumerate() {
         let others = y.unwrap_or_else(|| x.slice(i + 1..x.len()));
@@ -171,7 +187,7 @@ struct SumsSetting {
 }
 
 impl SumsSetting {
-    fn new(x: Rows<'_>, y: Rows<'_>, size: usize) -> Self {
+    fn new(x: F32Rows<'_>, y: F32Rows<'_>, size: usize) -> Self {
         let (n, all) = (x.len() as u32, (x.len() + y.len()) as u32);
         let cut = |rows: std::ops::Range<u32>| {
             let rows: Vec<u32> = rows.collect();
@@ -198,8 +214,8 @@ fn compare_sums(
     worst: &mut Worst,
     found: &PairSums,
     setting: &SumsSetting,
-    x: Rows<'_>,
-    y: Rows<'_>,
+    x: F32Rows<'_>,
+    y: F32Rows<'_>,
     kernels: &KernelFamily,
 ) {
     let rows: Vec<&[f32]> = x.iter().chain(y.iter()).collect();
@@ -266,8 +282,8 @@ fn compare_sums(
 fn compare_lists(
     worst: &mut Worst,
     found: &[Vec<(f64, u32)>],
-    x: Rows<'_>,
-    y: Rows<'_>,
+    x: F32Rows<'_>,
+    y: F32Rows<'_>,
     metric: Metric,
 ) {
     let norms: Vec<f64> = y.iter().map(score::norm).collect();
@@ -286,7 +302,7 @@ fn compare_lists(
     worst.compare(wrong as f64, 0.0, 0.0);
 }
 
-fn compare_gram(worst: &mut Worst, found: &[f64], x: Rows<'_>, y: Rows<'_>) {
+fn compare_gram(worst: &mut Worst, found: &[f64], x: F32Rows<'_>, y: F32Rows<'_>) {
     for (at, &found) in found.iter().enumerate() {
         let terms = || {
             x.iter()
@@ -299,7 +315,7 @@ fn compare_gram(worst: &mut Worst, found: &[f64], x: Rows<'_>, y: Rows<'_>) {
     }
 }
 
-fn compare_products(worst: &mut Worst, found: &[f32], x: Rows<'_>, y: Rows<'_>) {
+fn compare_products(worst: &mut Worst, found: &[f32], x: F32Rows<'_>, y: F32Rows<'_>) {
     let mut found = found.iter();
     for a in x.iter() {
         for b in y.iter() {
@@ -340,14 +356,15 @@ mod tests {
     fn a_wrong_value_fails() {
         let engine = cpu();
         let (xs, ys) = (normal(X_ROWS, 5, 0), normal(Y_ROWS, 5, 1));
-        let (x, y) = (Rows::new(&xs, DIM), Rows::new(&ys, DIM));
+        let (x, y) = (F32Rows::new(&xs, DIM), F32Rows::new(&ys, DIM));
+        let (held_x, held_y) = (Rows::from(x), Rows::from(y));
         let fails = |compare: &dyn Fn(&mut Worst)| {
             let mut worst = Worst::default();
             compare(&mut worst);
             worst.failed
         };
 
-        let right = engine.pair_histogram(x, Some(y)).unwrap();
+        let right = engine.pair_histogram(held_x, Some(held_y)).unwrap();
         let histogram = |found: PairHistogram| fails(&|w| compare_histogram(w, &found, x, Some(y)));
         assert!(!histogram(right.clone()));
         let mut moved = right.clone();
@@ -374,7 +391,7 @@ mod tests {
         };
         let setting = SumsSetting::new(x, y, 100);
         let right = engine
-            .pair_sums(x, y, &setting.layout, &kernels, Some(2))
+            .pair_sums(held_x, held_y, &setting.layout, &kernels, Some(2))
             .unwrap();
         let sums = |found: &PairSums| fails(&|w| compare_sums(w, found, &setting, x, y, &kernels));
         assert!(!sums(&right));
@@ -387,7 +404,10 @@ mod tests {
         wrong.row_sums.as_mut().unwrap()[3][1] += 0.1;
         assert!(sums(&wrong));
 
-        let right = engine.nearest(x, y, 7, Metric::Cosine, None).unwrap().lists;
+        let right = engine
+            .nearest(held_x, held_y, 7, Metric::Cosine, None)
+            .unwrap()
+            .lists;
         let lists = |found: &[_]| fails(&|w| compare_lists(w, found, x, y, Metric::Cosine));
         assert!(!lists(&right));
         let mut wrong = right.clone();
@@ -395,14 +415,17 @@ mod tests {
         assert!(lists(&wrong));
         assert!(lists(&right[1..]));
 
-        let right = engine.gram(x, y.slice(0..X_ROWS)).unwrap().products;
+        let right = engine
+            .gram(held_x, held_y.slice(0..X_ROWS))
+            .unwrap()
+            .products;
         let gram = |found: &[f64]| fails(&|w| compare_gram(w, found, x, y.slice(0..X_ROWS)));
         assert!(!gram(&right));
         let mut wrong = right;
         wrong[77] += 0.01;
         assert!(gram(&wrong));
 
-        let right = engine.project(x, y).unwrap();
+        let right = engine.project(held_x, held_y).unwrap();
         let project = |found: &[f32]| fails(&|w| compare_products(w, found, x, y));
         assert!(!project(&right));
         assert!(project(&right[1..]));

@@ -16,7 +16,7 @@ use super::tiles::Operation;
 use super::{
     Backend, DeviceChoice, DeviceInfo, NearestRequest, PairHistogram, SumsRequest, TileSums,
 };
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 use crate::error::Result;
 use cores::Choice;
 use device::{Device, Pipeline};
@@ -231,7 +231,7 @@ impl GpuBackend {
     }
 
     /// Uploads rows as the core wants them.
-    fn upload(&self, core: Core, rows: Rows<'_>) -> Result<wgpu::Buffer> {
+    fn upload(&self, core: Core, rows: F32Rows<'_>) -> Result<wgpu::Buffer> {
         let packed = self.threads.install(|| pack::pack(core, rows));
         let (bytes, limit) = (packed.bytes().len() as u64, self.device.max_binding());
         if bytes > limit {
@@ -248,7 +248,7 @@ impl GpuBackend {
     }
 
     /// Brings rows to the device for an operation that runs on `core`.
-    fn load_for(&self, operation: Operation, core: Core, rows: Rows<'_>) -> Result<GpuBlock> {
+    fn load_for(&self, operation: Operation, core: Core, rows: F32Rows<'_>) -> Result<GpuBlock> {
         let (rescored, summed) = (
             operation == Operation::Nearest,
             operation == Operation::PairSums,
@@ -303,7 +303,7 @@ impl Backend for GpuBackend {
     }
 
     fn load(&self, operation: Operation, values: &Arc<Vec<f32>>, dim: usize) -> Result<GpuBlock> {
-        let rows = Rows::new(values, dim);
+        let rows = F32Rows::new(values, dim);
         self.load_for(operation, self.choice.core(operation), rows)
     }
 
@@ -356,7 +356,7 @@ mod tests {
                 .collect()
         };
         let (xs, ys) = (values(n, 0), values(m, 1));
-        let (x_rows, y_rows) = (Rows::new(&xs, dim), Rows::new(&ys, dim));
+        let (x_rows, y_rows) = (F32Rows::new(&xs, dim), F32Rows::new(&ys, dim));
         let both = |operation| -> Result<_> {
             let load = |values: &Vec<f32>| backend.load(operation, &Arc::new(values.clone()), dim);
             Ok((load(&xs)?, load(&ys)?))
@@ -389,8 +389,9 @@ mod tests {
             sums.push(backend.pair_sums(&x, y, request)?);
         }
 
-        let norms =
-            |rows: Rows<'_>| -> Vec<f64> { rows.iter().map(super::super::score::norm).collect() };
+        let norms = |rows: F32Rows<'_>| -> Vec<f64> {
+            rows.iter().map(super::super::score::norm).collect()
+        };
         let request = NearestRequest {
             search: crate::engine::SearchExtent {
                 number: 0,

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::fold::Feed;
 use super::tiles::{Operation, Shape, TilePlan};
 use super::{Backend, Engine, score};
-use crate::embeddings::Rows;
+use crate::embeddings::{F32Rows, Rows};
 use crate::error::Result;
 
 /// Σ over rows of xᵢyᵢᵀ, xᵢ and yᵢ.
@@ -41,7 +41,7 @@ impl Engine {
     pub fn gram(&self, x: Rows<'_>, y: Rows<'_>) -> Result<GramProducts> {
         assert_eq!(x.len(), y.len(), "rows belong together by position");
         // Powers of two bring both sides to lengths near 1, where f32 products cannot overflow.
-        let same = std::ptr::eq(x.values(), y.values());
+        let same = x.is_same(&y);
         let exponent = |rows: Rows<'_>| {
             let norms = self.threads.install(|| score::norms(rows));
             score::unit_exponent(norms.into_iter().fold(0.0, f64::max))
@@ -56,8 +56,9 @@ impl Engine {
             y_step: CHUNK,
             shape: Shape::Diagonal,
         };
-        let scaled = |rows, exponent| {
-            let scaled = || score::scale_rows(rows, exponent);
+        let scaled = |rows: Rows<'_>, exponent| {
+            let values = rows.to_f32();
+            let scaled = || score::scale_rows(F32Rows::new(&values, rows.dim()), exponent);
             Ok((self.threads.install(scaled), ()))
         };
         let x_feed = Feed {
@@ -84,15 +85,18 @@ impl Engine {
         // Every column is added up in row order, whichever thread has it.
         let sums = |rows: Rows<'_>| {
             let mut sums = vec![0.0; rows.dim()];
-            let parts = sums.par_chunks_mut(COLUMNS).enumerate();
-            parts.for_each(|(part, sums)| {
-                let first = part * COLUMNS;
-                for row in rows.iter() {
-                    for (sum, &v) in sums.iter_mut().zip(&row[first..]) {
-                        *sum += f64::from(v);
+            for (_, values) in rows.chunks(CHUNK) {
+                let chunk = F32Rows::new(&values, rows.dim());
+                let parts = sums.par_chunks_mut(COLUMNS).enumerate();
+                parts.for_each(|(part, sums)| {
+                    let first = part * COLUMNS;
+                    for row in chunk.iter() {
+                        for (sum, &v) in sums.iter_mut().zip(&row[first..]) {
+                            *sum += f64::from(v);
+                        }
                     }
-                }
-            });
+                });
+            }
             sums
         };
         let x_sums = self.threads.install(|| sums(x));

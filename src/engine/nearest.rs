@@ -9,7 +9,7 @@ use super::fold::{Feed, Host, Loaded};
 use super::score::{self, TopK};
 use super::tiles::{Operation, Shape, Tile, TilePlan};
 use super::{AnyBackend, Backend, Engine, Metric};
-use crate::embeddings::{RowStream, Rows};
+use crate::embeddings::{F32Rows, RowStream, Rows};
 use crate::error::{Error, Result};
 
 /// Which pairs never meet: a query and a base row of the same group (a row and itself, say).
@@ -45,9 +45,9 @@ pub struct NearestRequest<'a> {
     /// What similarity means.
     pub metric: Metric,
     /// The queries' stored values: what exact scores are computed from.
-    pub queries: Rows<'a>,
+    pub queries: F32Rows<'a>,
     /// The base rows' stored values.
-    pub base: Rows<'a>,
+    pub base: F32Rows<'a>,
     /// ‖query‖, f64.
     pub query_norms: &'a [f64],
     /// ‖base row‖, f64.
@@ -222,7 +222,7 @@ impl Host for Stored<'_> {
 
 impl<'a> Stored<'a> {
     fn new(values: Cow<'a, [f32]>, dim: usize) -> Self {
-        let norms = score::norms(Rows::new(&values, dim));
+        let norms = score::norms(F32Rows::new(&values, dim));
         let longest = norms.iter().copied().fold(0.0, f64::max);
         Self {
             values,
@@ -284,12 +284,12 @@ impl Engine {
         let query_feed = Feed {
             dim,
             rows: &|range| {
-                let stored = queries.slice(range.clone());
                 let host = Stored {
-                    values: Cow::Borrowed(stored.values()),
+                    values: queries.slice(range.clone()).to_f32(),
                     norms: query_norms[range].to_vec(),
                     exponent: 0,
                 };
+                let stored = F32Rows::new(&host.values, dim);
                 let unit = self
                     .threads
                     .install(|| score::prepare(Metric::Cosine, stored, &host.norms, 0));
@@ -304,7 +304,7 @@ impl Engine {
                 let values = held(base.lock()).next_rows(range.len())?;
                 self.threads.install(|| {
                     let host = Stored::new(values, dim);
-                    let rows = Rows::new(&host.values, dim);
+                    let rows = F32Rows::new(&host.values, dim);
                     let prepared = score::prepare(metric, rows, &host.norms, host.exponent);
                     Ok((prepared, host))
                 })
@@ -319,7 +319,7 @@ impl Engine {
         let compute =
             |backend: &AnyBackend, x: &Loaded<Stored>, y: &Loaded<Stored>, tile: &Tile| {
                 // Fewer rows may have come than were announced, at the end perhaps none.
-                let base = Rows::new(&y.host.values, dim);
+                let base = F32Rows::new(&y.host.values, dim);
                 if base.is_empty() {
                     return Ok(Vec::new());
                 }
@@ -339,7 +339,7 @@ impl Engine {
                     search,
                     k,
                     metric,
-                    queries: Rows::new(&x.host.values, dim),
+                    queries: F32Rows::new(&x.host.values, dim),
                     base,
                     query_norms: &x.host.norms,
                     base_norms: &y.host.norms,

@@ -8,7 +8,7 @@ use super::fixed::FixedSum;
 use super::fold::Feed;
 use super::tiles::{Operation, Shape, TilePlan};
 use super::{Backend, Engine, Metric, score};
-use crate::embeddings::{RowStream, Rows};
+use crate::embeddings::{F32Rows, RowStream, Rows};
 use crate::error::Result;
 
 /// Bins of every cosine histogram: uniform over [-1, 1], bin i = [-1 + i/2048, -1 + (i+1)/2048), with
@@ -85,7 +85,7 @@ impl Engine {
         match y {
             Some(y) => self.pair_histogram_with(x, y),
             None => {
-                let rows = |range| Ok(Cow::Borrowed(x.slice(range).values()));
+                let rows = |range| Ok(x.slice(range).to_f32());
                 self.histogram(x, x.len(), Shape::Triangle, &rows)
             }
         }
@@ -136,7 +136,8 @@ impl Engine {
             shape,
         };
         // The host keeps how many rows came: at the end of a stream perhaps none.
-        let unit = |rows: Rows<'_>| {
+        let unit = |values: Cow<'_, [f32]>| {
+            let rows = F32Rows::new(&values, dim);
             let unit = self.threads.install(|| {
                 let norms = score::norms(rows);
                 score::prepare(Metric::Cosine, rows, &norms, 0)
@@ -145,11 +146,11 @@ impl Engine {
         };
         let x_feed = Feed {
             dim,
-            rows: &|range| unit(x.slice(range)),
+            rows: &|range| unit(x.slice(range).to_f32()),
         };
         let y_feed = Feed {
             dim,
-            rows: &|range| unit(Rows::new(&y(range)?, dim)),
+            rows: &|range| unit(y(range)?),
         };
         let mut histogram = PairHistogram::default();
         self.fold(

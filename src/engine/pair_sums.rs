@@ -230,18 +230,11 @@ impl Engine {
             "row sums are of RBF kernels"
         );
         let dim = x.dim();
-        let row_at = |row: u32| match (row as usize).checked_sub(x.len()) {
-            None => x.row(row as usize),
-            Some(row) => y.row(row),
-        };
+        let pooled = Pooled { x, y };
         // In the layout's order, so that the order of the rows in a file changes nothing.
-        let laid_out: Vec<&[f32]> = layout
-            .order
-            .iter()
-            .filter(|&&row| row != PADDING)
-            .map(|&row| row_at(row))
-            .collect();
-        let frame = self.threads.install(|| Frame::new(&laid_out, dim));
+        let present = layout.order.iter().copied();
+        let laid_out: Vec<u32> = present.filter(|&row| row != PADDING).collect();
+        let frame = self.threads.install(|| Frame::new(pooled, &laid_out));
         let scaled = KernelFamily {
             gamma: kernels.gamma / (frame.scale * frame.scale),
             offsets: kernels
@@ -260,10 +253,11 @@ impl Engine {
         };
         let gather = |range: std::ops::Range<usize>| {
             let mut values = vec![0.0f32; range.len() * dim];
+            let mut buffer = Vec::new();
             // Not on the global pool: all of its threads may be waiting for passes like this one.
             for (to, &row) in values.chunks_exact_mut(dim).zip(&layout.order[range]) {
                 if row != PADDING {
-                    frame.apply(row_at(row), to);
+                    frame.apply(pooled.row_in(row, &mut buffer), to);
                 }
             }
             values
@@ -447,6 +441,26 @@ const GRID_ROWS: usize = 2048;
 /// Coarsest grid: what rounding takes from a row of median length, as a share of it.
 const GRID_LOSS: f64 = 1e-3;
 
+/// The rows of X and Y under one numbering.
+#[derive(Clone, Copy)]
+struct Pooled<'a> {
+    x: Rows<'a>,
+    y: Rows<'a>,
+}
+
+impl<'a> Pooled<'a> {
+    /// As [`Rows::row_in`].
+    fn row_in<'b>(&self, row: u32, buffer: &'b mut Vec<f32>) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match (row as usize).checked_sub(self.x.len()) {
+            None => self.x.row_in(row as usize, buffer),
+            Some(row) => self.y.row_in(row, buffer),
+        }
+    }
+}
+
 /// Translation, scale and grid under which rows are summed.
 struct Frame {
     mean: Vec<f64>,
@@ -459,14 +473,17 @@ struct Frame {
 impl Frame {
     /// Mean and reach of the rows, parts of which are summed in parallel and then in order: their
     /// order decides the bits, the threads do not.
-    fn new(rows: &[&[f32]], dim: usize) -> Self {
+    fn new(pooled: Pooled<'_>, rows: &[u32]) -> Self {
         const PART: usize = 1024;
+        let dim = pooled.x.dim();
         let sums: Vec<Vec<f64>> = rows
             .par_chunks(PART)
             .map(|part| {
                 let mut sums = vec![0.0; dim];
-                for row in part {
-                    for (sum, &v) in sums.iter_mut().zip(*row) {
+                let mut buffer = Vec::new();
+                for &row in part {
+                    let row = pooled.row_in(row, &mut buffer);
+                    for (sum, &v) in sums.iter_mut().zip(row) {
                         *sum += f64::from(v);
                     }
                 }
@@ -479,7 +496,9 @@ impl Frame {
                 *m += sum / rows.len() as f64;
             }
         }
-        let reaches: Vec<Reach> = rows.par_iter().map(|row| Reach::of(row, &mean)).collect();
+        let reach =
+            |buffer: &mut Vec<f32>, &row: &u32| Reach::of(pooled.row_in(row, buffer), &mean);
+        let reaches: Vec<Reach> = rows.par_iter().map_init(Vec::new, reach).collect();
         let longest = reaches.iter().map(|r| r.length).fold(0.0, f64::max);
         let step = if rows.len() >= GRID_ROWS {
             grid_step(reaches, longest, dim)

@@ -24,7 +24,7 @@ impl Engine {
             y_step: w.len().max(1),
             shape: Shape::Rectangle,
         };
-        let as_they_are = |rows: Rows<'_>| Ok((rows.values().to_vec(), ()));
+        let as_they_are = |rows: Rows<'_>| Ok((rows.to_f32().into_owned(), ()));
         let x_feed = Feed {
             dim: x.dim(),
             rows: &|range| as_they_are(x.slice(range)),

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Metric;
-use crate::embeddings::Rows;
+use crate::embeddings::{F32Rows, Rows};
 
 /// Number of independent partial sums of [`dot`].
 const LANES: usize = 8;
@@ -123,13 +123,13 @@ impl TopK {
 }
 
 /// ‖x‖ of every row.
-pub fn norms(rows: Rows<'_>) -> Vec<f64> {
-    rows.values().par_chunks(rows.dim()).map(norm).collect()
+pub fn norms<'a>(rows: impl Into<Rows<'a>>) -> Vec<f64> {
+    rows.into().par_map(norm)
 }
 
 /// Rows of known norms prepared for screening: unit rows for [`Metric::Cosine`], rows × 2^`exponent` for
 /// [`Metric::Dot`]. Computed in f64, rounded to f32.
-pub fn prepare(metric: Metric, rows: Rows<'_>, norms: &[f64], exponent: i32) -> Vec<f32> {
+pub fn prepare(metric: Metric, rows: F32Rows<'_>, norms: &[f64], exponent: i32) -> Vec<f32> {
     match metric {
         Metric::Dot => scale_rows(rows, exponent),
         Metric::Cosine => {
@@ -150,7 +150,7 @@ pub fn prepare(metric: Metric, rows: Rows<'_>, norms: &[f64], exponent: i32) -> 
 }
 
 /// Every value × 2^`exponent`.
-pub fn scale_rows(rows: Rows<'_>, exponent: i32) -> Vec<f32> {
+pub fn scale_rows(rows: F32Rows<'_>, exponent: i32) -> Vec<f32> {
     let factor = 2f64.powi(exponent);
     rows.values()
         .par_iter()
@@ -254,13 +254,16 @@ mod tests {
     fn prepared_rows_have_unit_length_at_any_scale() {
         for scale in [1e-42f32, 1e-30, 1.0, 1e30, 1e38] {
             let values: Vec<f32> = [0.6f32, -0.8, 1.0, 2.0].map(|v| v * scale).into();
-            let rows = Rows::new(&values, 2);
-            for row in Rows::new(&prepare(Metric::Cosine, rows, &norms(rows), 0), 2).iter() {
+            let rows = F32Rows::new(&values, 2);
+            for row in F32Rows::new(&prepare(Metric::Cosine, rows, &norms(rows), 0), 2).iter() {
                 assert!((norm(row) - 1.0).abs() < 1e-7, "{row:?}");
             }
             let exponent = unit_exponent(rows.iter().map(norm).fold(0.0, f64::max));
             let scaled = prepare(Metric::Dot, rows, &norms(rows), exponent);
-            let longest = Rows::new(&scaled, 2).iter().map(norm).fold(0.0, f64::max);
+            let longest = F32Rows::new(&scaled, 2)
+                .iter()
+                .map(norm)
+                .fold(0.0, f64::max);
             assert!(longest > 0.5 && longest <= 1.0, "{longest}");
         }
     }

@@ -178,11 +178,11 @@ impl Adapter {
     /// If the rows have another dimension.
     pub fn map(&self, engine: &Engine, rows: Rows<'_>) -> Result<Vec<f32>> {
         assert_eq!(rows.dim(), self.source_dim());
-        let mut centred = Vec::with_capacity(rows.values().len());
+        let mut centred = Vec::with_capacity(rows.len() * rows.dim());
         let mut unscales = Vec::with_capacity(rows.len());
         let mut deviation = vec![0.0; rows.dim()];
         for row in rows.iter() {
-            for ((d, &v), &mean) in deviation.iter_mut().zip(row).zip(&self.source_mean) {
+            for ((d, &v), &mean) in deviation.iter_mut().zip(&*row).zip(&self.source_mean) {
                 *d = f64::from(v) - f64::from(mean);
             }
             // A power of two brings each row to length near 1, where no product overflows f32.
@@ -448,8 +448,8 @@ pub fn align(
     let split = Split::new(reference, &join.shared, wanted, config.seed)?;
     let moments = |pairs: &[(u32, u32)]| -> Result<PairMoments> {
         let (old, new) = (
-            gather(reference.rows, pairs.iter().map(|p| p.0)),
-            gather(current.rows, pairs.iter().map(|p| p.1)),
+            reference.rows.gather(pairs.iter().map(|p| p.0 as usize)),
+            current.rows.gather(pairs.iter().map(|p| p.1 as usize)),
         );
         PairMoments::of(
             engine,
@@ -799,10 +799,6 @@ impl Split {
     fn heldout_groups(&self) -> usize {
         self.groups.last().map_or(0, |&last| last as usize + 1)
     }
-}
-
-fn gather(rows: Rows<'_>, order: impl Iterator<Item = u32>) -> Vec<f32> {
-    order.flat_map(|i| rows.row(i as usize)).copied().collect()
 }
 
 #[cfg(test)]

@@ -259,7 +259,8 @@ impl Half {
                 .for_each(|(sum, part)| *sum += part * factor);
         };
         for chunk in pairs.chunks(CHUNK) {
-            let (x_chunk, y_chunk) = (gather(x, chunk), gather(y, chunk));
+            let gather = |rows: Rows<'_>| rows.gather(chunk.iter().copied());
+            let (x_chunk, y_chunk) = (gather(x), gather(y));
             let gram = engine.gram(Rows::new(&x_chunk, x.dim()), Rows::new(&y_chunk, y.dim()))?;
             add(products.values_mut(), &gram.products, 1.0);
             add(&mut x_mean, &gram.x_sums, 1.0 / pairs.len() as f64);
@@ -272,14 +273,6 @@ impl Half {
             y_mean,
         })
     }
-}
-
-fn gather(rows: Rows<'_>, order: &[usize]) -> Vec<f32> {
-    let mut values = Vec::with_capacity(order.len() * rows.dim());
-    order
-        .iter()
-        .for_each(|&i| values.extend_from_slice(rows.row(i)));
-    values
 }
 
 /// How near one mapped row comes to its target.
@@ -333,21 +326,21 @@ impl OrthogonalMap {
             .collect();
         for chunk in pairs.chunks(CHUNK) {
             // A power of two brings each row to length near 1, where no product overflows f32.
-            let exponent = |i: usize| score::unit_exponent(score::norm(x.row(i)));
+            let exponent = |i: usize| score::unit_exponent(score::norm(&x.row(i)));
             let mut scaled = vec![0.0f32; chunk.len() * x.dim()];
             scaled
                 .par_chunks_exact_mut(x.dim())
                 .zip(chunk)
                 .for_each(|(scaled, &i)| {
                     let scale = 2f64.powi(exponent(i));
-                    for (to, &v) in scaled.iter_mut().zip(x.row(i)) {
+                    for (to, &v) in scaled.iter_mut().zip(&*x.row(i)) {
                         *to = (f64::from(v) * scale) as f32;
                     }
                 });
             let scaled = Rows::new(&scaled, x.dim());
             let mapped = engine.project(scaled, Rows::new(&weights, x.dim()))?;
             let score_row = |(a, &i): (&[f32], &usize)| {
-                let b = y.row(i);
+                let b = &*y.row(i);
                 let unscale = 2f64.powi(-exponent(i));
                 let image: Vec<f64> = a.iter().map(|&v| f64::from(v) * unscale).collect();
                 let differences = image.iter().zip(b).map(|(a, &b)| a - f64::from(b));

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::alignment::{self, HeldoutProcrustes};
-use crate::embeddings::{Ids, Rows};
+use crate::embeddings::{F32Rows, Ids, Rows};
 use crate::engine::{Engine, Metric, score};
 use crate::error::Result;
 use crate::stats::distribution;
@@ -187,7 +187,7 @@ pub fn comparability(engine: &Engine, shared: SharedRows<'_>, seed: u64) -> Resu
         None
     } else {
         let (x, y) = (sample.reference(), sample.current());
-        alignment::heldout_procrustes(engine, x, y, &sample.ids, seed)?
+        alignment::heldout_procrustes(engine, x.into(), y.into(), &sample.ids, seed)?
     };
     let (relation, reason) = judge(clearest, alignment.as_ref(), pairs, d);
     Ok(Comparability {
@@ -270,13 +270,7 @@ impl Sample {
         let mut order: Vec<(u64, usize)> = (0..ids.len()).map(|i| (ids.hash(i, seed), i)).collect();
         order.sort_by(|a, b| (a.0, ids.get(a.1)).cmp(&(b.0, ids.get(b.1))));
         order.truncate(PAIRS);
-        let gather = |rows: Rows<'_>| -> Vec<f32> {
-            order
-                .iter()
-                .flat_map(|&(_, i)| rows.row(i))
-                .copied()
-                .collect()
-        };
+        let gather = |rows: Rows<'_>| rows.gather(order.iter().map(|&(_, i)| i));
         Self {
             reference: gather(shared.reference),
             current: gather(shared.current),
@@ -285,12 +279,12 @@ impl Sample {
         }
     }
 
-    fn reference(&self) -> Rows<'_> {
-        Rows::new(&self.reference, self.dim)
+    fn reference(&self) -> F32Rows<'_> {
+        F32Rows::new(&self.reference, self.dim)
     }
 
-    fn current(&self) -> Rows<'_> {
-        Rows::new(&self.current, self.dim)
+    fn current(&self) -> F32Rows<'_> {
+        F32Rows::new(&self.current, self.dim)
     }
 
     /// How paired rows compare with random pairs; `None` where a side has one direction only.
@@ -347,7 +341,7 @@ fn sorted(cosines: impl Iterator<Item = f64>) -> Vec<f64> {
     cosines
 }
 
-fn mean(rows: Rows<'_>) -> Vec<f64> {
+fn mean(rows: F32Rows<'_>) -> Vec<f64> {
     let mut mean = vec![0.0; rows.dim()];
     for row in rows.iter() {
         for (sum, &value) in mean.iter_mut().zip(row) {

@@ -283,8 +283,13 @@ pub struct PairedCosine {
 /// If the numbers of rows or the dimensions differ.
 pub fn paired_cosines(x: Rows<'_>, y: Rows<'_>) -> Vec<f64> {
     assert_eq!(x.len(), y.len(), "rows belong together by position");
-    let cosine = |a, b| score::similarity(Metric::Cosine, a, score::norm(a), b, score::norm(b));
-    x.iter().zip(y.iter()).map(|(a, b)| cosine(a, b)).collect()
+    let cosine = |a: &[f32], b: &[f32]| {
+        score::similarity(Metric::Cosine, a, score::norm(a), b, score::norm(b))
+    };
+    x.iter()
+        .zip(y.iter())
+        .map(|(a, b)| cosine(&a, &b))
+        .collect()
 }
 
 /// Distribution of [`paired_cosines`].

@@ -12,11 +12,11 @@ pub fn duplicate_rows(rows: Rows<'_>) -> u64 {
     let mut firsts: HashMap<u64, Vec<u32>> = HashMap::with_capacity(rows.len());
     let mut duplicates = 0;
     for (i, row) in rows.iter().enumerate() {
-        let bytes: &[u8] = bytemuck::cast_slice(row);
+        let bytes: &[u8] = bytemuck::cast_slice(&row);
         let same_hash = firsts.entry(xxh3_64(bytes)).or_default();
         let known = same_hash
             .iter()
-            .any(|&j| bytemuck::cast_slice::<f32, u8>(rows.row(j as usize)) == bytes);
+            .any(|&j| bytemuck::cast_slice::<f32, u8>(&rows.row(j as usize)) == bytes);
         if known {
             duplicates += 1;
         } else {

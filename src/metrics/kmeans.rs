@@ -44,7 +44,7 @@ pub fn kmeans(engine: &Engine, rows: Rows<'_>, clusters: usize, seed: u64) -> Re
     assert!(!rows.is_empty() && clusters > 0);
     let clusters = clusters.min(rows.len());
     let dim = rows.dim();
-    let norms: Vec<f64> = rows.values().par_chunks(dim).map(score::norm).collect();
+    let norms = score::norms(rows);
     let mut centroids = seed_centroids(rows, &norms, clusters, seed);
     let mut assignment = Vec::new();
     for _ in 0..PASSES {
@@ -79,7 +79,7 @@ fn seed_centroids(rows: Rows<'_>, norms: &[f64], clusters: usize, seed: u64) -> 
     let mut distances = vec![f64::INFINITY; rows.len()];
     let mut centroids = Vec::with_capacity(clusters * rows.dim());
     loop {
-        let centroid = rows.row(chosen);
+        let centroid = &*rows.row(chosen);
         centroids.extend(
             centroid
                 .iter()
@@ -91,8 +91,8 @@ fn seed_centroids(rows: Rows<'_>, norms: &[f64], clusters: usize, seed: u64) -> 
         distances
             .par_iter_mut()
             .enumerate()
-            .for_each(|(i, distance)| {
-                let row = rows.row(i);
+            .for_each_init(Vec::new, |buffer, (i, distance)| {
+                let row = rows.row_in(i, buffer);
                 let cosine =
                     score::similarity(Metric::Cosine, row, norms[i], centroid, norms[chosen]);
                 *distance = distance.min(1.0 - cosine);
@@ -144,9 +144,9 @@ fn mean_directions(rows: Rows<'_>, norms: &[f64], assignment: &[u32], clusters: 
         .par_chunks_mut(dim)
         .zip(&members)
         .for_each(|(centroid, members)| {
-            let mut sum = vec![0.0f64; dim];
+            let (mut sum, mut buffer) = (vec![0.0f64; dim], Vec::new());
             for &row in members {
-                for (s, &v) in sum.iter_mut().zip(rows.row(row)) {
+                for (s, &v) in sum.iter_mut().zip(rows.row_in(row, &mut buffer)) {
                     *s += f64::from(v) / norms[row];
                 }
             }
@@ -154,7 +154,7 @@ fn mean_directions(rows: Rows<'_>, norms: &[f64], assignment: &[u32], clusters: 
             // Below this the direction is rounding.
             if length < 1e-9 * members.len() as f64 {
                 let first = members[0];
-                for (c, &v) in centroid.iter_mut().zip(rows.row(first)) {
+                for (c, &v) in centroid.iter_mut().zip(&*rows.row(first)) {
                     *c = (f64::from(v) / norms[first]) as f32;
                 }
             } else {

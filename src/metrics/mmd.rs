@@ -470,7 +470,7 @@ fn matched_distances(x: Rows<'_>, y: Rows<'_>, matches: &[(u32, u32)]) -> Vec<f6
     use rayon::prelude::*;
     matches
         .par_iter()
-        .map(|&(a, b)| sq_distance(x.row(a as usize), y.row(b as usize)))
+        .map(|&(a, b)| sq_distance(&x.row(a as usize), &y.row(b as usize)))
         .collect()
 }
 

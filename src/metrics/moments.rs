@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::embeddings::{Ids, RowStream, Rows};
+use crate::embeddings::{F32Rows, Ids, RowStream, Rows};
 use crate::engine::{Engine, score};
 use crate::error::Result;
 use crate::stats::distribution::{self, Quantiles};
@@ -69,7 +69,9 @@ impl Moments {
         let mut sums = CrossSums::new(rows.dim(), rows.dim());
         for start in (0..rows.len()).step_by(CHUNK) {
             let range = start..(start + CHUNK).min(rows.len());
-            sums.add_own(engine, &centre.deviations(rows.slice(range)))?;
+            let values = rows.slice(range).to_f32();
+            let rows = F32Rows::new(&values, rows.dim());
+            sums.add_own(engine, &centre.deviations(rows))?;
         }
         Ok(Self::from_sums(centre, sums))
     }
@@ -177,9 +179,15 @@ impl CrossMoments {
         let mut sums = CrossSums::new(x.dim(), y.dim());
         for start in (0..x.len()).step_by(CHUNK) {
             let range = start..(start + CHUNK).min(x.len());
-            let x_values = x_centre.deviations(x.slice(range.clone()));
-            let y_values = y_centre.deviations(y.slice(range));
-            let (x, y) = (Rows::new(&x_values, x.dim()), Rows::new(&y_values, y.dim()));
+            let deviations = |centre: &Centre, rows: Rows<'_>| {
+                let values = rows.slice(range.clone()).to_f32();
+                centre.deviations(F32Rows::new(&values, rows.dim()))
+            };
+            let (x_values, y_values) = (deviations(&x_centre, x), deviations(&y_centre, y));
+            let (x, y) = (
+                F32Rows::new(&x_values, x.dim()),
+                F32Rows::new(&y_values, y.dim()),
+            );
             sums.add(engine, x, y)?;
         }
         Ok(sums.finish(x_centre.unit * y_centre.unit))
@@ -227,8 +235,8 @@ impl CrossSums {
         }
     }
 
-    fn add(&mut self, engine: &Engine, x: Rows<'_>, y: Rows<'_>) -> Result<()> {
-        let gram = engine.gram(x, y)?;
+    fn add(&mut self, engine: &Engine, x: F32Rows<'_>, y: F32Rows<'_>) -> Result<()> {
+        let gram = engine.gram(x.into(), y.into())?;
         let add = |into: &mut [f64], part: &[f64]| {
             into.iter_mut()
                 .zip(part)
@@ -251,7 +259,7 @@ impl CrossSums {
 
     /// Deviations with themselves.
     fn add_own(&mut self, engine: &Engine, values: &[f32]) -> Result<()> {
-        let rows = Rows::new(values, self.x_sums.len());
+        let rows = F32Rows::new(values, self.x_sums.len());
         self.add(engine, rows, rows)
     }
 
@@ -274,14 +282,14 @@ impl CrossSums {
 /// Hands the rows of a stream out in chunks.
 fn each_chunk<'a>(
     stream: &mut impl RowStream<'a>,
-    mut take: impl FnMut(Rows<'_>) -> Result<()>,
+    mut take: impl FnMut(F32Rows<'_>) -> Result<()>,
 ) -> Result<()> {
     loop {
         let values = stream.next_rows(CHUNK)?;
         if values.is_empty() {
             return Ok(());
         }
-        take(Rows::new(&values, stream.dim()))?;
+        take(F32Rows::new(&values, stream.dim()))?;
     }
 }
 
@@ -303,12 +311,14 @@ struct Centre {
 impl Centre {
     fn of(rows: Rows<'_>, scale: Scale) -> Self {
         let mut sums = CentreSums::new(rows.dim(), scale);
-        sums.add(rows);
+        for (_, values) in rows.chunks(CHUNK) {
+            sums.add(F32Rows::new(&values, rows.dim()));
+        }
         sums.finish()
     }
 
     /// Rows less the mean.
-    fn deviations(&self, rows: Rows<'_>) -> Vec<f32> {
+    fn deviations(&self, rows: F32Rows<'_>) -> Vec<f32> {
         let mut values = vec![0.0f32; rows.values().len()];
         values
             .par_chunks_exact_mut(rows.dim())
@@ -345,7 +355,7 @@ impl CentreSums {
         }
     }
 
-    fn add(&mut self, rows: Rows<'_>) {
+    fn add(&mut self, rows: F32Rows<'_>) {
         let of_rows: Vec<(f64, f64)> = rows
             .values()
             .par_chunks_exact(rows.dim())
@@ -473,7 +483,7 @@ pub struct NormDistribution {
 /// If there is not one id per row.
 pub fn norm_distribution(rows: Rows<'_>, ids: &Ids) -> NormDistribution {
     assert_eq!(rows.len(), ids.len(), "one id per row");
-    let norms: Vec<f64> = rows.iter().map(score::norm).collect();
+    let norms = score::norms(rows);
     let sorted = {
         let mut sorted = norms.clone();
         sorted.sort_by(f64::total_cmp);
@@ -536,7 +546,7 @@ pub fn constant_dimensions(rows: Rows<'_>) -> Vec<usize> {
     }
     let (mut low, mut high) = (rows.row(0).to_vec(), rows.row(0).to_vec());
     for row in rows.iter() {
-        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(row) {
+        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(&*row) {
             *low = low.min(value);
             *high = high.max(value);
         }

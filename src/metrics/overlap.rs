@@ -8,14 +8,12 @@
 //! exactly equal (duplicates), the smaller row number is in the list; such queries are counted
 //! (`boundary_ties`), as are duplicated rows. The means depend on the order of rows only through them.
 
-use std::borrow::Cow;
-
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::duplicates::duplicate_rows;
-use crate::embeddings::{Ids, Rows};
+use crate::embeddings::{Ids, Rows, Values};
 use crate::engine::fixed::FixedSum;
 use crate::engine::{Engine, Metric, SelfExclusion, score};
 use crate::error::{Error, Result};
@@ -390,18 +388,18 @@ impl<'a> Side<'a> {
         let dim = self.rows.dim();
         let first = batch[0] as usize;
         let consecutive = batch[batch.len() - 1] as usize - first + 1 == batch.len();
-        let values = if consecutive {
-            Cow::Borrowed(self.rows.slice(first..first + batch.len()).values())
+        let gathered;
+        let queries = if consecutive {
+            self.rows.slice(first..first + batch.len())
         } else {
-            let row = |&row: &u32| self.rows.row(row as usize);
-            Cow::Owned(batch.iter().flat_map(row).copied().collect())
+            gathered = Values::gather(self.rows, batch);
+            gathered.rows(dim)
         };
         // Every row is a group of its own: none meets itself.
         let exclude = SelfExclusion {
             queries: batch,
             base: &self.row_numbers,
         };
-        let queries = Rows::new(&values, dim);
         let found = engine.nearest(queries, self.rows, k, self.metric, Some(exclude))?;
         Ok(found.lists)
     }
@@ -409,7 +407,7 @@ impl<'a> Side<'a> {
     fn similarity(&self, a: u32, b: u32) -> f64 {
         let (a, b) = (a as usize, b as usize);
         let (x, y) = (self.rows.row(a), self.rows.row(b));
-        score::similarity(self.metric, x, self.norms[a], y, self.norms[b])
+        score::similarity(self.metric, &x, self.norms[a], &y, self.norms[b])
     }
 }
 

@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::embeddings::{Ids, Rows};
+use crate::embeddings::{Ids, Rows, Values};
 use crate::engine::{Engine, Metric, SelfExclusion};
 use crate::error::Result;
 
@@ -50,16 +50,13 @@ pub fn similar_pairs(
     let mut k = FIRST_K;
     while !open.is_empty() {
         let dim = x.0.dim();
-        let gathered: Vec<f32> = open
-            .iter()
-            .flat_map(|&row| x.0.row(row as usize).iter().copied())
-            .collect();
+        let gathered = Values::gather(x.0, &open);
         let exclude = y.is_none().then_some(SelfExclusion {
             queries: &open,
             base: &base_groups,
         });
         let lists = engine
-            .nearest(Rows::new(&gathered, dim), base, k, Metric::Cosine, exclude)?
+            .nearest(gathered.rows(dim), base, k, Metric::Cosine, exclude)?
             .lists;
         // A row asked again gives its whole list again.
         let again: std::collections::HashSet<u32> = open.iter().copied().collect();

@@ -258,11 +258,9 @@ fn run(
     query_rows: &HashMap<&str, usize>,
     judgements: &BTreeMap<&str, HashMap<&str, f64>>,
 ) -> Result<Run> {
-    let queries: Vec<f32> = judgements
-        .keys()
-        .flat_map(|id| side.queries.row(query_rows[id]))
-        .copied()
-        .collect();
+    let queries = side
+        .queries
+        .gather(judgements.keys().map(|id| query_rows[id]));
     let queries = Rows::new(&queries, side.queries.dim());
     let found = engine.nearest(queries, side.corpus, DEPTH, Metric::Cosine, None)?;
     let (mut scores, mut retrieved, mut unjudged) = (Vec::new(), 0usize, 0usize);

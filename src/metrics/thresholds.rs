@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::retrieval::Qrel;
-use crate::embeddings::{Ids, Rows};
+use crate::embeddings::{F32Rows, Ids, Rows};
 use crate::engine::{Engine, Metric, score};
 use crate::error::Result;
 use crate::stats::distribution::quantile_sorted;
@@ -136,8 +136,8 @@ pub fn thresholds(
 
 /// Cosines of the first queries of `order` with every other row of it, query by query.
 fn cosines(engine: &Engine, rows: Rows<'_>, order: &[usize]) -> Result<Vec<f32>> {
-    let gathered: Vec<f32> = order.iter().flat_map(|&i| rows.row(i)).copied().collect();
-    let gathered = Rows::new(&gathered, rows.dim());
+    let gathered = rows.gather(order.iter().copied());
+    let gathered = F32Rows::new(&gathered, rows.dim());
     let unit = score::prepare(Metric::Cosine, gathered, &score::norms(gathered), 0);
     let unit = Rows::new(&unit, rows.dim());
     let queries = QUERIES.min(order.len());

@@ -20,7 +20,7 @@ use super::kernel::{Isa, Job, Kernel};
 use super::panels::Panels;
 use super::project::project;
 use super::screen::{Frames, SECOND_LOOK_COST};
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 use crate::engine::NearestRequest;
 
 /// Axes come in multiples of this: the side of the blocks in which they are mixed.
@@ -103,7 +103,7 @@ impl Rotation {
                     }
                 }
             });
-        Self::new(Rows::new(&rows, dim))
+        Self::new(F32Rows::new(&rows, dim))
     }
 
     /// The first m coordinates, mixed.
@@ -113,7 +113,7 @@ impl Rotation {
     }
 
     /// Takes rows that are nearly orthonormal, and measures how nearly.
-    fn new(rows: Rows<'_>) -> Self {
+    fn new(rows: F32Rows<'_>) -> Self {
         let (m, dim) = (rows.len(), rows.dim());
         let off: f64 = (0..m)
             .into_par_iter()
@@ -179,8 +179,8 @@ fn worth_probing(request: &NearestRequest<'_>, dim: usize) -> bool {
 /// Chooses by what a sample of the prepared rows of a tile shows. Every choice gives the same result.
 pub(super) fn choose(
     kernel: Kernel,
-    queries: Rows<'_>,
-    base: Rows<'_>,
+    queries: F32Rows<'_>,
+    base: F32Rows<'_>,
     request: &NearestRequest<'_>,
 ) -> Screening {
     let dim = base.dim();
@@ -238,7 +238,7 @@ fn spread(rows: usize, most: usize) -> Vec<usize> {
 }
 
 /// Some rows, less the origin.
-fn centred(rows: Rows<'_>, which: &[usize], origin: &[f32]) -> Vec<f32> {
+fn centred(rows: F32Rows<'_>, which: &[usize], origin: &[f32]) -> Vec<f32> {
     let mut values = vec![0.0; which.len() * rows.dim()];
     values
         .par_chunks_exact_mut(rows.dim())
@@ -252,7 +252,7 @@ fn centred(rows: Rows<'_>, which: &[usize], origin: &[f32]) -> Vec<f32> {
 }
 
 /// The mean of some rows.
-fn mean(rows: Rows<'_>, which: &[usize]) -> Vec<f32> {
+fn mean(rows: F32Rows<'_>, which: &[usize]) -> Vec<f32> {
     const PART: usize = 256;
     let parts: Vec<Vec<f64>> = which
         .par_chunks(PART)
@@ -274,8 +274,8 @@ fn mean(rows: Rows<'_>, which: &[usize]) -> Vec<f32> {
 impl Probe {
     fn new(
         kernel: Kernel,
-        queries: Rows<'_>,
-        base: Rows<'_>,
+        queries: F32Rows<'_>,
+        base: F32Rows<'_>,
         request: &NearestRequest<'_>,
     ) -> Self {
         let dim = base.dim();
@@ -299,7 +299,7 @@ impl Probe {
             .collect();
         let base = centred(base, &base_rows, &origin);
         let queries = centred(queries, &query_rows, &origin);
-        let pack = |values: &[f32]| Panels::pack(Rows::new(values, dim));
+        let pack = |values: &[f32]| Panels::pack(F32Rows::new(values, dim));
         let packed = pack(&queries);
         let mut scores = project(kernel, &packed, &pack(&base));
         for scores in scores.chunks_exact_mut(base_rows.len()) {
@@ -307,7 +307,7 @@ impl Probe {
                 *score += shift;
             }
         }
-        let vectors = principal_axes(Rows::new(&base[unseen * dim..], dim));
+        let vectors = principal_axes(F32Rows::new(&base[unseen * dim..], dim));
         let axes: Vec<f32> = (0..dim)
             .flat_map(|axis| (0..dim).map(move |k| (axis, k)))
             .map(|(axis, k)| vectors[(k, axis)])
@@ -351,7 +351,7 @@ impl Probe {
         // Of the k nearest in the whole base so many lie in the sample.
         let whole = request.search.base_rows.max(1);
         let rank = (request.k * self.base_rows.len()).div_ceil(whole).max(1);
-        let base = Rows::new(&self.unseen, dim);
+        let base = F32Rows::new(&self.unseen, dim);
         let base_lengths: Vec<_> = base.iter().map(|row| lengths(row, looks)).collect();
         let counts = self
             .queries
@@ -405,7 +405,7 @@ fn lengths(values: &[f32], looks: &[usize]) -> Vec<(f32, f32)> {
 /// How many base rows the bounds from the first m axes do not rule out for a query, for each m.
 struct Survivors<'a> {
     query: &'a [f32],
-    base: Rows<'a>,
+    base: F32Rows<'a>,
     base_lengths: &'a [Vec<(f32, f32)>],
     shifts: &'a [f32],
     looks: &'a [usize],
@@ -444,7 +444,7 @@ impl Job for Survivors<'_> {
 
 /// Orthonormal eigenvectors of Σ yyᵀ as columns, by falling eigenvalue; the coordinate axes where the
 /// iteration does not converge.
-fn principal_axes(rows: Rows<'_>) -> Mat<f32> {
+fn principal_axes(rows: F32Rows<'_>) -> Mat<f32> {
     /// Columns per task.
     const COLUMNS: usize = 64;
     let dim = rows.dim();
@@ -494,13 +494,13 @@ mod tests {
         let values: Vec<f32> = (0..n * DIM)
             .map(|i| rng.normal() as f32 * (-decay * (i % DIM) as f32).exp())
             .collect();
-        let rows = Rows::new(&values, DIM);
+        let rows = F32Rows::new(&values, DIM);
         prepare(Metric::Cosine, rows, &norms(rows), 0)
     }
 
     fn chosen(decay: f32, k: usize, queries: usize) -> Screening {
         let (x, y) = (rows(200, 1, decay), rows(4000, 2, decay));
-        let (x, y) = (Rows::new(&x, DIM), Rows::new(&y, DIM));
+        let (x, y) = (F32Rows::new(&x, DIM), F32Rows::new(&y, DIM));
         let request = NearestRequest {
             search: SearchExtent {
                 number: 0,
@@ -546,7 +546,7 @@ mod tests {
         assert!(rotation.skew < 1e-5, "{}", rotation.skew);
         // One coordinate of a row is spread evenly over its block of axes.
         let unit: Vec<f32> = (0..DIM).map(|k| f32::from(u8::from(k == 5))).collect();
-        let unit = Panels::pack(Rows::new(&unit, DIM));
+        let unit = Panels::pack(F32Rows::new(&unit, DIM));
         let turned = project(Kernel::available()[0], &unit, &rotation.rows);
         let even = (1.0 / STEP as f32).sqrt();
         let (spread, none): (Vec<f32>, Vec<f32>) = turned.iter().partition(|v| v.abs() > 1e-3);
@@ -559,7 +559,7 @@ mod tests {
         let mut values = vec![0.0f32; 2 * DIM];
         (values[0], values[DIM]) = (1.0, 0.01);
         values[DIM + 1] = 1.0;
-        let skew = Rotation::new(Rows::new(&values, DIM)).skew;
+        let skew = Rotation::new(F32Rows::new(&values, DIM)).skew;
         // Off the diagonal twice 0.01, on it 0.0001.
         assert!(
             (skew - (2.0 * 1e-4 + 1e-8f64).sqrt()).abs() < 1e-6,

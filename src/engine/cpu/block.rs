@@ -6,7 +6,7 @@ use super::axes::Axes;
 use super::codes::Codes;
 use super::kernel::Kernel;
 use super::panels::Panels;
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 use crate::engine::tiles::Operation;
 
 /// Rows as panels, as codes, or as both: which of them a search needs, it knows only when it begins.
@@ -31,7 +31,7 @@ impl CpuBlock {
         let (prepared, panels) = if later {
             (Arc::clone(values), OnceLock::new())
         } else {
-            let panels = Panels::pack(Rows::new(values, dim));
+            let panels = Panels::pack(F32Rows::new(values, dim));
             (Arc::default(), OnceLock::from(panels))
         };
         Self {
@@ -55,12 +55,12 @@ impl CpuBlock {
     /// The rows in panels.
     pub(super) fn panels(&self) -> &Panels {
         self.panels
-            .get_or_init(|| Panels::pack(Rows::new(&self.prepared, self.dim)))
+            .get_or_init(|| Panels::pack(F32Rows::new(&self.prepared, self.dim)))
     }
 
     /// The rows as they came; of a search by codes only.
-    pub(super) fn prepared(&self) -> Rows<'_> {
-        Rows::new(&self.prepared, self.dim)
+    pub(super) fn prepared(&self) -> F32Rows<'_> {
+        F32Rows::new(&self.prepared, self.dim)
     }
 
     /// The rows as codes along `axes`; of a search by codes only.

@@ -8,7 +8,7 @@ use super::axes::{Axes, Rotation};
 use super::kernel::{Isa, Job, Kernel};
 use super::panels::{LANES, Lane};
 use super::product::{SIDE, Tile, UNWRITTEN};
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 
 /// Base rows per panel.
 pub(super) const PANEL: usize = 64;
@@ -222,7 +222,7 @@ impl Scratch {
 struct Encode<'a> {
     form: CodeForm,
     axes: &'a Axes,
-    rows: Rows<'a>,
+    rows: F32Rows<'a>,
     lanes: &'a mut [BaseLane],
     bounds: &'a mut PanelBounds,
     whole: Option<(&'a mut [i8], &'a mut [Coded])>,
@@ -345,7 +345,7 @@ impl Codes {
     pub(super) const WIDEST: usize = 1 << 16;
 
     /// Encodes rows no longer than 1 as `kernel` multiplies them, on the current thread pool.
-    pub(super) fn encode(kernel: Kernel, axes: &Axes, rows: Rows<'_>) -> Self {
+    pub(super) fn encode(kernel: Kernel, axes: &Axes, rows: F32Rows<'_>) -> Self {
         let (dim, quads) = (rows.dim(), axes.len().div_ceil(QUAD));
         assert!(dim <= Self::WIDEST);
         let form = kernel.code_form();
@@ -378,7 +378,7 @@ impl Codes {
                     kernel.run(Encode {
                         form,
                         axes,
-                        rows: Rows::new(values, dim),
+                        rows: F32Rows::new(values, dim),
                         lanes,
                         bounds,
                         whole,
@@ -591,7 +591,7 @@ mod tests {
                 *value = if i / dim % 3 == 0 { -0.5 } else { 0.5 };
             }
             for kernel in Kernel::available() {
-                let codes = Codes::encode(kernel, &Axes::plain(dim), Rows::new(&values, dim));
+                let codes = Codes::encode(kernel, &Axes::plain(dim), F32Rows::new(&values, dim));
                 codes.turn_to_queries();
                 assert_eq!(code(&codes, 0, 0), -i32::from(kernel.code_form().largest));
                 for (group, panel) in [(0, 0), (1, 2), (21, 1), (22, 2)] {
@@ -629,7 +629,7 @@ mod tests {
             for scale in [1e-44f32, 1e-30, 1.0, 1e30] {
                 let dim = 37;
                 let values: Vec<f32> = random(70, dim).iter().map(|v| v * scale).collect();
-                let rows = Rows::new(&values, dim);
+                let rows = F32Rows::new(&values, dim);
                 let codes = Codes::encode(kernel, &Axes::plain(dim), rows);
                 for (r, row) in rows.iter().enumerate() {
                     let Coded {

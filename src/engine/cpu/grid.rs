@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::kernel::Isa;
 use super::panels::{LANES, Lane};
 use super::product::{Factor, Tile};
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 use crate::engine::GRID_STEP;
 
 /// Coordinates that are multiplied at once.
@@ -31,7 +31,7 @@ pub(super) struct GridPanels {
 
 impl GridPanels {
     /// The codes of rows, if all of them lie on the grid; on the current thread pool.
-    pub(super) fn pack(rows: Rows<'_>) -> Option<Self> {
+    pub(super) fn pack(rows: F32Rows<'_>) -> Option<Self> {
         let dim = rows.dim();
         // Most rows do not, and the first of them tells.
         let first = &rows.values()[..dim.min(rows.values().len())];
@@ -216,7 +216,7 @@ mod tests {
             let codes = codes(2 * LANES - 3, dim);
             let code = |row: usize, k: usize| codes.get(row * dim + k).map_or(0, |&c| i64::from(c));
             let values: Vec<f32> = codes.iter().map(|&c| c as f32 * GRID_STEP).collect();
-            let panels = Panels::pack(Rows::new(&values, dim));
+            let panels = Panels::pack(F32Rows::new(&values, dim));
             let grid = panels.on_grid();
             let lanes = panels.lanes(0, 2 * LANES);
             for (at, &value) in values.iter().enumerate() {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn rows_off_the_grid_are_told() {
-        let on = |values: &[f32], dim| GridPanels::pack(Rows::new(values, dim)).is_some();
+        let on = |values: &[f32], dim| GridPanels::pack(F32Rows::new(values, dim)).is_some();
         let most = 32_767.0 * GRID_STEP;
         assert!(on(&[], 2) && on(&[0.0, -0.0], 2) && on(&[most, -GRID_STEP], 2));
         assert!(!on(&[0.5 * GRID_STEP, 0.0], 2));

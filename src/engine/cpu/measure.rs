@@ -10,7 +10,7 @@ use super::codes::{CodeTile, Codes, GROUP, PANEL};
 use super::kernel::{Isa, Job, Kernel};
 use super::panels::{LANES, Panels};
 use super::product::{SIDE, Tile, UNWRITTEN};
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 use crate::error::{Error, Result};
 
 /// Coordinates of the rows that are multiplied: a panel and a group stay in the first-level cache.
@@ -40,7 +40,7 @@ pub fn product_rates(threads: usize) -> Result<Vec<ProductRates>> {
         .build()
         .map_err(|error| Error::device("cpu", error))?;
     let values: Vec<f32> = (0..SIDE * DIM).map(|i| (i as f32).sin()).collect();
-    let rows = Rows::new(&values, DIM);
+    let rows = F32Rows::new(&values, DIM);
     let of = |kernel: Kernel| {
         let panels = Panels::pack(rows);
         let codes = Codes::encode(kernel, &Axes::plain(DIM), rows);

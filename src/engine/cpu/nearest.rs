@@ -157,7 +157,7 @@ impl Epilogue for BinMaxima {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embeddings::Rows;
+    use crate::embeddings::F32Rows;
     use crate::stats::rng::Philox;
 
     /// Also shows that every maximum is written: they start as NaN.
@@ -173,8 +173,8 @@ mod tests {
                     .collect()
             };
             let (queries, base) = (draw(n, 1.0), draw(m, -1.0));
-            let q = Panels::pack(Rows::new(&queries, dim));
-            let b = Panels::pack(Rows::new(&base, dim));
+            let q = Panels::pack(F32Rows::new(&queries, dim));
+            let b = Panels::pack(F32Rows::new(&base, dim));
             let band = Band { x: 0..m, y: 0..n };
             for kernel in Kernel::available() {
                 let every = screen(kernel, &b, &q, &band, 1);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn scratch_memory_is_bounded() {
-        let queries = Panels::pack(Rows::new(&vec![1.0; 5000], 1));
+        let queries = Panels::pack(F32Rows::new(&vec![1.0; 5000], 1));
         for (bins, threads) in [(1, 1), (1024, 4), (16384, 4), (131_072, 4)] {
             let rows = task_queries(&queries, bins, threads);
             assert_eq!(rows % SIDE, 0);

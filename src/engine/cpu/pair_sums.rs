@@ -411,7 +411,7 @@ impl<P: Points> Epilogue<P::Product> for BandSums<'_, P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embeddings::Rows;
+    use crate::embeddings::F32Rows;
     use crate::engine::KernelFamily;
     use crate::stats::rng::Philox;
 
@@ -435,8 +435,8 @@ mod tests {
             };
             let (x, y) = (draw(n), draw(m));
             let (x, y) = (
-                Panels::pack(Rows::new(&x, dim)),
-                Panels::pack(Rows::new(&y, dim)),
+                Panels::pack(F32Rows::new(&x, dim)),
+                Panels::pack(F32Rows::new(&y, dim)),
             );
             let groups = |rows: usize, first: usize| -> Vec<u32> {
                 let padding = |row: usize| row % side == side - 1;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use super::grid::GridPanels;
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 
 /// Rows per panel.
 pub(super) const LANES: usize = 16;
@@ -29,7 +29,7 @@ pub struct Panels {
 
 impl Panels {
     /// Packs rows, on the current thread pool.
-    pub(super) fn pack(rows: Rows<'_>) -> Self {
+    pub(super) fn pack(rows: F32Rows<'_>) -> Self {
         let dim = rows.dim();
         if let Some(grid) = GridPanels::pack(rows) {
             return Self {
@@ -149,7 +149,7 @@ mod tests {
     fn packing_keeps_every_value_and_pads_with_zeros() {
         for (rows, dim) in [(1, 1), (15, 3), (16, 3), (17, 5), (33, 1)] {
             let values = values(rows, dim);
-            let panels = Panels::pack(Rows::new(&values, dim));
+            let panels = Panels::pack(F32Rows::new(&values, dim));
             for row in 0..rows.next_multiple_of(LANES) {
                 let first = row / LANES * LANES;
                 let panel = panels.lanes(first, first + LANES);
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn squared_norms_are_rounded_once() {
         let values = values(19, 7);
-        let rows = Rows::new(&values, 7);
+        let rows = F32Rows::new(&values, 7);
         let panels = Panels::pack(rows);
         let exact: Vec<f32> = rows
             .iter()
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn no_rows_are_fine() {
-        let panels = Panels::pack(Rows::new(&[], 4));
+        let panels = Panels::pack(F32Rows::new(&[], 4));
         assert_eq!(panels.rows(), 0);
         assert!(panels.lanes(0, 64).is_empty() && panels.sq_norms().is_empty());
         assert!(panels.to_f64_columns().0.is_empty());

@@ -61,7 +61,7 @@ impl Epilogue for Dense<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embeddings::Rows;
+    use crate::embeddings::F32Rows;
     use crate::stats::rng::Philox;
 
     /// One chain of multiply-adds per element, wherever in a tile it lies, bit by bit: the scalar twin of
@@ -91,7 +91,7 @@ mod tests {
                     values
                 };
                 let (x, w) = (draw(n, scales[0]), draw(p, scales[1]));
-                let (x, w) = (Rows::new(&x, dim), Rows::new(&w, dim));
+                let (x, w) = (F32Rows::new(&x, dim), F32Rows::new(&w, dim));
                 for kernel in Kernel::available() {
                     let fused = kernel.name() != "portable" || cfg!(target_arch = "aarch64");
                     let expected: Vec<u32> = x

@@ -513,7 +513,7 @@ impl Job for Score<'_> {
 mod tests {
     use super::super::axes::Rotation;
     use super::*;
-    use crate::embeddings::Rows;
+    use crate::embeddings::F32Rows;
     use crate::engine::score::{norms, prepare};
     use crate::engine::tiles::Operation;
     use crate::engine::{Metric, SearchExtent, SelfExclusion};
@@ -562,8 +562,8 @@ mod tests {
             exclude: Option<SelfExclusion<'_>>,
             f: impl FnOnce(NearestRequest<'_>, [Vec<f32>; 2]) -> T,
         ) -> T {
-            let queries = Rows::new(&self.queries, self.dim);
-            let base = Rows::new(&self.base, self.dim);
+            let queries = F32Rows::new(&self.queries, self.dim);
+            let base = F32Rows::new(&self.base, self.dim);
             let (query_norms, base_norms) = (norms(queries), norms(base));
             let longest = base_norms.iter().copied().fold(0.0, f64::max);
             let exponent = score::unit_exponent(longest);
@@ -708,7 +708,7 @@ mod tests {
         };
         sets.search(1, None, |_, [x, y]| {
             let kernel = Kernel::available()[0];
-            let (x, y) = (Rows::new(&x, dim), Rows::new(&y, dim));
+            let (x, y) = (F32Rows::new(&x, dim), F32Rows::new(&y, dim));
             let frames = some_axes(dim, 32, &mean(y.values(), dim));
             let turned = frames.turned.expect("asked for");
             let (queries, base) = (

@@ -11,7 +11,7 @@ use super::shaders::{
     PROJECT, Shader,
 };
 use super::{GpuBackend, adapters, pack, project};
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 use crate::engine::score;
 use crate::engine::threads::Threads;
 use crate::engine::tiles::Operation;
@@ -233,11 +233,11 @@ fn known_answer(backend: &GpuBackend, core: Core) -> CoreReport {
     let unit = |rows: usize, stream: u64| {
         let mut random = Philox::new(20, stream);
         let values: Vec<f32> = (0..rows * DIM).map(|_| random.normal() as f32).collect();
-        let rows = Rows::new(&values, DIM);
+        let rows = F32Rows::new(&values, DIM);
         score::prepare(crate::engine::Metric::Cosine, rows, &score::norms(rows), 0)
     };
     let (xs, ys) = (unit(X_ROWS, 0), unit(Y_ROWS, 1));
-    let (x, y) = (Rows::new(&xs, DIM), Rows::new(&ys, DIM));
+    let (x, y) = (F32Rows::new(&xs, DIM), F32Rows::new(&ys, DIM));
     // Beside the products, the rounding of rows to length 1: two units.
     let mut bound = (core.product_units(DIM) + 2.0) * 2f64.powi(-23);
     if !core.is_full_grade() {
@@ -309,7 +309,7 @@ pub(super) fn product_seconds(
     let drawn: Vec<f32> = (0..65_521).map(|_| random.normal() as f32 * 0.02).collect();
     let load = |rows: usize| {
         let values: Vec<f32> = drawn.iter().copied().cycle().take(rows * dim).collect();
-        backend.load_for(Operation::Project, core, Rows::new(&values, dim))
+        backend.load_for(Operation::Project, core, F32Rows::new(&values, dim))
     };
     let (x, y) = (load(n)?, load(m)?);
     let pipeline = backend.pipeline(&NEAREST, core)?;

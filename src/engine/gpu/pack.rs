@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::SIDE;
 use super::shaders::{Arithmetic, Core};
-use crate::embeddings::Rows;
+use crate::embeddings::F32Rows;
 use crate::engine::score;
 
 /// Panels of the largest patch along a side.
@@ -50,7 +50,7 @@ pub(super) fn bytes_per_row(core: Core, dim: usize) -> u64 {
 }
 
 /// Packs rows for a core.
-pub(super) fn pack(core: Core, rows: Rows<'_>) -> Packed {
+pub(super) fn pack(core: Core, rows: F32Rows<'_>) -> Packed {
     match core.arithmetic {
         Arithmetic::F32 => Packed::F32(by_coordinate(rows, |&v| v)),
         Arithmetic::F16 => Packed::F16(by_coordinate(rows, |&v| f16::from_f32(v * HALF_SCALE))),
@@ -61,7 +61,7 @@ pub(super) fn pack(core: Core, rows: Rows<'_>) -> Packed {
 
 /// `[panel][coordinate][64 rows]`.
 fn by_coordinate<T: Copy + Default + Send + Sync>(
-    rows: Rows<'_>,
+    rows: F32Rows<'_>,
     convert: impl Fn(&f32) -> T + Sync,
 ) -> Vec<T> {
     let dim = rows.dim();
@@ -85,7 +85,7 @@ fn by_coordinate<T: Copy + Default + Send + Sync>(
 }
 
 /// `[panel][plane][slice][64 rows][coordinate]`; with two planes a value is high + low.
-fn by_row<const PLANES: usize>(rows: Rows<'_>, slice: usize) -> Vec<f16> {
+fn by_row<const PLANES: usize>(rows: F32Rows<'_>, slice: usize) -> Vec<f16> {
     let dim = rows.dim();
     let slices = dim.div_ceil(slice);
     let plane_len = slices * SIDE * slice;
@@ -116,7 +116,7 @@ fn by_row<const PLANES: usize>(rows: Rows<'_>, slice: usize) -> Vec<f16> {
 }
 
 /// ‖x‖² per row as the core holds it, f64 rounded to f32, padded with 0 to whole panels.
-pub(super) fn sq_norms(core: Core, rows: Rows<'_>) -> Vec<f32> {
+pub(super) fn sq_norms(core: Core, rows: F32Rows<'_>) -> Vec<f32> {
     let sq_norm = |row: &[f32]| {
         if core.is_full_grade() {
             score::dot(row, row) as f32
@@ -138,7 +138,7 @@ fn held(value: f32) -> f32 {
 }
 
 /// ‖x − x̃‖ per row, x̃ being the row in f16 as a core of that grade holds it.
-pub(super) fn half_residuals(rows: Rows<'_>) -> Vec<f64> {
+pub(super) fn half_residuals(rows: F32Rows<'_>) -> Vec<f64> {
     let residual = |row: &[f32]| {
         let square = |&v: &f32| (f64::from(v) - f64::from(held(v))).powi(2);
         row.iter().map(square).sum::<f64>().sqrt()
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn panels_hold_every_value_and_zeros_around() {
         let values = values();
-        let rows = Rows::new(&values, DIM);
+        let rows = F32Rows::new(&values, DIM);
         let core = |arithmetic| Core {
             arithmetic,
             patch: 2,
@@ -234,28 +234,28 @@ mod tests {
     #[test]
     fn residuals_are_what_rounding_takes() {
         let exact = [0.5f32, -0.25, 0.0, 1.0];
-        assert_eq!(half_residuals(Rows::new(&exact, 4)), [0.0]);
+        assert_eq!(half_residuals(F32Rows::new(&exact, 4)), [0.0]);
         let values = values();
-        for (row, residual) in Rows::new(&values, DIM)
+        for (row, residual) in F32Rows::new(&values, DIM)
             .iter()
-            .zip(half_residuals(Rows::new(&values, DIM)))
+            .zip(half_residuals(F32Rows::new(&values, DIM)))
         {
             // Each value loses at most 2⁻¹¹ of itself, and some lose something.
             assert!(residual > 0.0 && residual <= score::norm(row) * 2f64.powi(-11));
         }
         // Subnormal halves lose more of themselves, but never more than half their spacing.
         let tiny = [1e-9f32; 4];
-        assert!(half_residuals(Rows::new(&tiny, 4))[0] <= 2.0 * 2f64.powi(-25 - 14));
+        assert!(half_residuals(F32Rows::new(&tiny, 4))[0] <= 2.0 * 2f64.powi(-25 - 14));
         let half = Core {
             arithmetic: Arithmetic::F16,
             ..Core::PLAIN
         };
         for core in [Core::PLAIN, half] {
-            let norms = sq_norms(core, Rows::new(&exact, 4));
+            let norms = sq_norms(core, F32Rows::new(&exact, 4));
             assert_eq!((norms.len(), norms[0], norms[1]), (128, 1.3125, 0.0));
         }
         let third = [1.0f32 / 3.0];
-        let norm = |core| sq_norms(core, Rows::new(&third, 1))[0];
+        let norm = |core| sq_norms(core, F32Rows::new(&third, 1))[0];
         assert!(norm(half) != norm(Core::PLAIN) && (norm(half) * 9.0 - 1.0).abs() < 1e-3);
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::super::alignment::cosine_f64;
 use super::super::kmeans::kmeans;
 use super::super::retrieval::{Qrel, Retrieval, RetrievalSide, retrieval};
-use super::{Adapter, AlignSide, ClusterResidual, Fidelity, Recovery, Split, gather};
-use crate::embeddings::Rows;
+use super::{Adapter, AlignSide, ClusterResidual, Fidelity, Recovery, Split};
+use crate::embeddings::{F32Rows, Rows};
 use crate::engine::{Engine, Metric, SelfExclusion, score};
 use crate::error::{Error, Result};
 use crate::stats::distribution;
@@ -65,8 +65,12 @@ impl<'a> Heldout<'a> {
     ) -> Result<Self> {
         let (old, new): (Vec<u32>, Vec<u32>) = split.heldout.iter().copied().unzip();
         let (source_rows, target_rows) = if forward { (new, old) } else { (old, new) };
-        let target_values = gather(target.rows, target_rows.iter().copied());
-        let source_values = gather(source.rows, source_rows.iter().copied());
+        let target_values = target
+            .rows
+            .gather(target_rows.iter().map(|&row| row as usize));
+        let source_values = source
+            .rows
+            .gather(source_rows.iter().map(|&row| row as usize));
         let target_groups = numbered_groups(target);
         let native = lists(
             engine,
@@ -139,8 +143,8 @@ impl<'a> Heldout<'a> {
     /// Compares `mapped`, one row per item, each with a direction, with the items' own target vectors.
     pub(super) fn compare(&self, engine: &Engine, mapped: &[f32]) -> Result<Compared> {
         let dim = self.target.rows.dim();
-        let mapped = Rows::new(mapped, dim);
-        let targets = Rows::new(&self.target_values, dim);
+        let mapped = F32Rows::new(mapped, dim);
+        let targets = F32Rows::new(&self.target_values, dim);
         let (mut cosines, mut centred, mut centred_groups) = (Vec::new(), Vec::new(), Vec::new());
         let (mut residual, mut spread) = (0.0, 0.0);
         for ((a, b), &group) in mapped.iter().zip(targets.iter()).zip(self.groups) {
@@ -167,7 +171,7 @@ impl<'a> Heldout<'a> {
         }
         let lists = lists(
             engine,
-            mapped,
+            mapped.into(),
             self.target.rows,
             (&self.target_rows, &self.target_groups),
             self.k,
@@ -213,14 +217,14 @@ impl<'a> Heldout<'a> {
         mapped: &Compared,
         seed: u64,
     ) -> Result<Vec<ClusterResidual>> {
-        let targets = Rows::new(&self.target_values, self.target.rows.dim());
+        let targets = F32Rows::new(&self.target_values, self.target.rows.dim());
         let count = (targets.len() / ITEMS_PER_CLUSTER).clamp(1, MOST_CLUSTERS);
-        let clustering = kmeans(engine, targets, count, seed)?;
+        let clustering = kmeans(engine, targets.into(), count, seed)?;
         let mut members = vec![Vec::new(); clustering.sizes.len()];
         for (item, &cluster) in clustering.assignment.iter().enumerate() {
             members[cluster as usize].push(item);
         }
-        let centroids = Rows::new(&clustering.centroids, targets.dim());
+        let centroids = F32Rows::new(&clustering.centroids, targets.dim());
         let mut clusters: Vec<ClusterResidual> = members
             .iter()
             .zip(centroids.iter())

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::Sample;
 use super::blocks::{Grouped, hash};
+use crate::embeddings::Rows;
 use crate::engine::{KernelFamily, pair_sq_distances};
 use crate::error::Result;
 
@@ -61,21 +62,23 @@ impl PooledDistances {
         }
         pool.par_sort_unstable();
         let every_row = pool.len() <= SAMPLED_ROWS;
-        let all: Vec<&[f32]> = pool
-            .iter()
-            .map(|&(_, _, side, row)| samples[side].rows.row(row as usize))
-            .collect();
+        let row_at = |&(_, _, side, row): &(u64, &str, usize, u32)| {
+            let rows: Rows<'_> = samples[side].rows;
+            rows.row(row as usize)
+        };
         // Both rows of an id or neither.
         let mut drawn = pool.len().min(SAMPLED_ROWS);
         while drawn < pool.len() && pool[drawn].1 == pool[drawn - 1].1 {
             drawn += 1;
         }
-        let squares = pair_sq_distances(&all[..drawn])?;
+        let values: Vec<_> = pool[..drawn].iter().map(row_at).collect();
+        let values: Vec<&[f32]> = values.iter().map(|row| &**row).collect();
+        let squares = pair_sq_distances(&values)?;
         let to_first: Vec<f64> = if squares.iter().any(|&square| square > 0.0) {
             Vec::new()
         } else {
-            all.par_iter()
-                .map(|row| sq_distance(row, all[0]).sqrt())
+            pool.par_iter()
+                .map(|row| sq_distance(&row_at(row), values[0]).sqrt())
                 .collect()
         };
         Ok(Self {

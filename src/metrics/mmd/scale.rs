@@ -4,7 +4,7 @@ use super::Sample;
 use super::bandwidth::median;
 use super::blocks::{Grouped, hash};
 use super::estimate::{counts, means, mmd2, observed};
-use crate::embeddings::Rows;
+use crate::embeddings::{Rows, Values};
 use crate::engine::{BlockLayout, Engine, KernelFamily};
 use crate::error::Result;
 use crate::metrics::kmeans::kmeans;
@@ -39,11 +39,8 @@ pub(super) fn reference_scale(
         (hash(id, seed), id)
     });
     drawn.truncate(SAMPLED_ROWS);
-    let mut values = Vec::with_capacity(drawn.len() * sample.rows.dim());
-    for &row in &drawn {
-        values.extend_from_slice(sample.rows.row(row as usize));
-    }
-    let rows = Rows::new(&values, sample.rows.dim());
+    let values = Values::gather(sample.rows, &drawn);
+    let rows = values.rows(sample.rows.dim());
     let clusters = (drawn.len() / CLUSTER_ROWS).clamp(*CLUSTERS.start(), *CLUSTERS.end());
     let clustering = kmeans(engine, rows, clusters, seed)?;
 

@@ -154,11 +154,9 @@ fn hits(
     queries: &[(&str, &Judged<'_>)],
 ) -> Result<Vec<Hit>> {
     let row_of: HashMap<&str, usize> = side.query_ids.iter().zip(0..).collect();
-    let values: Vec<f32> = queries
-        .iter()
-        .flat_map(|(id, _)| side.queries.row(row_of[id]))
-        .copied()
-        .collect();
+    let values = side
+        .queries
+        .gather(queries.iter().map(|(id, _)| row_of[id]));
     let rows = Rows::new(&values, side.queries.dim());
     let found = engine.nearest(rows, side.corpus, DEPTH, Metric::Cosine, None)?;
     let mut hits = Vec::new();
