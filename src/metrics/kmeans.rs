@@ -78,6 +78,7 @@ fn seed_centroids(rows: Rows<'_>, norms: &[f64], clusters: usize, seed: u64) -> 
     let mut chosen = random.below(rows.len() as u32) as usize;
     let mut distances = vec![f64::INFINITY; rows.len()];
     let mut centroids = Vec::with_capacity(clusters * rows.dim());
+    let arch = pulp::Arch::new();
     loop {
         let centroid = &*rows.row(chosen);
         centroids.extend(
@@ -91,10 +92,12 @@ fn seed_centroids(rows: Rows<'_>, norms: &[f64], clusters: usize, seed: u64) -> 
         distances
             .par_iter_mut()
             .enumerate()
+            .with_min_len(64)
             .for_each_init(Vec::new, |buffer, (i, distance)| {
                 let row = rows.row_in(i, buffer);
-                let cosine =
-                    score::similarity(Metric::Cosine, row, norms[i], centroid, norms[chosen]);
+                let cosine = arch.dispatch(|| {
+                    score::similarity(Metric::Cosine, row, norms[i], centroid, norms[chosen])
+                });
                 *distance = distance.min(1.0 - cosine);
             });
         distances[chosen] = 0.0;

@@ -318,18 +318,17 @@ pub fn mmd(
             .push("both samples hold the same vectors under the same ids".into());
     }
     let effect_mmd2 = estimate_all(&mut result, &sums, &counts, &blocks, &kernels, &matched)?;
-    if config.permutations > 0 {
-        test(&mut result, &sums, &counts, &blocks, config, same_vectors);
-    }
-    let scale = reference_scale(
-        engine,
-        &x,
-        reference,
-        &blocks.group_of,
-        &kernels,
-        BASE,
-        config.seed,
-    )?;
+    // The scale takes many short passes that leave threads idle, the test keeps them busy.
+    let scale = std::thread::scope(|scope| {
+        let groups = &blocks.group_of;
+        let scale = scope
+            .spawn(|| reference_scale(engine, &x, reference, groups, &kernels, BASE, config.seed));
+        if config.permutations > 0 {
+            test(&mut result, &sums, &counts, &blocks, config, same_vectors);
+        }
+        scale.join()
+    });
+    let scale = scale.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let variance = estimate::mmd2_variance(&sums.sums[BASE], &counts, &blocks.is_x, &blocks.strata);
     judge(&mut result, effect_mmd2, variance, scale, config.margin);
     Ok(result)

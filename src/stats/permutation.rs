@@ -120,11 +120,16 @@ pub struct Quadrants {
 
 /// The quadrants of a symmetric s × s matrix under each labelling (lists of X's blocks).
 ///
-/// Cost: s · min(|X|, |Y|) additions per labelling. Parallel over labellings, each summed in one fixed
+/// Cost: s · min(|X|, |Y|) / 2 additions per labelling. Parallel over labellings, each summed in one fixed
 /// order.
 pub fn quadrants(matrix: &[f64], blocks: usize, labellings: &[Vec<u32>]) -> Vec<Quadrants> {
     assert_eq!(matrix.len(), blocks * blocks);
-    let total: f64 = matrix.iter().sum();
+    let row_sums: Vec<f64> = matrix
+        .chunks(blocks.max(1))
+        .map(|row| row.iter().sum())
+        .collect();
+    let total: f64 = row_sums.iter().sum();
+    let arch = pulp::Arch::new();
     labellings
         .par_iter()
         .with_min_len(16)
@@ -135,26 +140,16 @@ pub fn quadrants(matrix: &[f64], blocks: usize, labellings: &[Vec<u32>]) -> Vec<
                 for &block in x_blocks {
                     is_x[block as usize] = true;
                 }
-                // S is symmetric: summing the rows of either side gives all three quadrants.
+                // S is symmetric: one side's pairs, and the sums of its rows, give all three quadrants.
                 let x_is_few = 2 * x_blocks.len() <= blocks;
                 few.clear();
                 few.extend((0..blocks).filter(|&block| is_x[block] == x_is_few));
                 column_sums.fill(0.0);
-                let (fours, rest) = few.as_chunks::<4>();
-                for four in fours {
-                    let [a, b, c, d] = four.map(|i| &matrix[i * blocks..(i + 1) * blocks]);
-                    for (j, sum) in column_sums.iter_mut().enumerate() {
-                        *sum += (a[j] + b[j]) + (c[j] + d[j]);
-                    }
-                }
-                for &i in rest {
-                    let row = &matrix[i * blocks..(i + 1) * blocks];
-                    for (sum, value) in column_sums.iter_mut().zip(row) {
-                        *sum += value;
-                    }
-                }
-                let within: f64 = few.iter().map(|&block| column_sums[block]).sum();
-                let rows: f64 = column_sums.iter().sum();
+                arch.dispatch(|| add_later_columns(matrix, few, column_sums));
+                let later: f64 = few.iter().map(|&block| column_sums[block]).sum();
+                let own: f64 = few.iter().map(|&block| matrix[block * (blocks + 1)]).sum();
+                let within = own + 2.0 * later;
+                let rows: f64 = few.iter().map(|&block| row_sums[block]).sum();
                 let across = rows - within;
                 let others = total - rows - across;
                 let (xx, yy) = if x_is_few {
@@ -166,6 +161,37 @@ pub fn quadrants(matrix: &[f64], blocks: usize, labellings: &[Vec<u32>]) -> Vec<
             },
         )
         .collect()
+}
+
+/// Adds, of each given row i (ascending), the columns j > i to `sums`. Each column is added up in one
+/// order, whatever vectors this is compiled for.
+#[inline(always)]
+fn add_later_columns(matrix: &[f64], rows: &[usize], sums: &mut [f64]) {
+    let columns = sums.len();
+    let row = |i: usize| &matrix[i * columns..(i + 1) * columns];
+    let (fours, rest) = rows.as_chunks::<4>();
+    for &four in fours {
+        let [a, b, c, d] = four.map(row);
+        // Up to the last of the four rows, columns are later than some of them only.
+        for (at, &i) in four[..3].iter().enumerate() {
+            for &j in &four[at + 1..] {
+                sums[j] += matrix[i * columns + j];
+            }
+        }
+        let first = four[3] + 1;
+        let terms = a[first..]
+            .iter()
+            .zip(&b[first..])
+            .zip(c[first..].iter().zip(&d[first..]));
+        for (sum, ((a, b), (c, d))) in sums[first..].iter_mut().zip(terms) {
+            *sum += (a + b) + (c + d);
+        }
+    }
+    for &i in rest {
+        for (sum, value) in sums[i + 1..].iter_mut().zip(&row(i)[i + 1..]) {
+            *sum += value;
+        }
+    }
 }
 
 /// Mean and standard deviation (÷ N) of a statistic over all labellings.
