@@ -7,6 +7,7 @@ mod bandwidth;
 mod blocks;
 mod estimate;
 mod scale;
+mod sliced;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -21,6 +22,10 @@ use crate::error::{Error, Result};
 use crate::stats::correction::holm;
 use crate::stats::interval::sqrt_scale_interval;
 use crate::stats::permutation::{Quadrants, max_standardised, mean_and_sd, quadrants};
+
+pub use self::sliced::{
+    Decomposition, Partition, PartitionMmd, SliceMmd, SlicedMmd, SlicedMmdConfig, decompose, sliced_mmd,
+};
 
 /// Index of the kernel at the base bandwidth among the five.
 const BASE: usize = 2;
