@@ -92,6 +92,8 @@ pub struct Slices {
     pub min_rows: usize,
     /// σ of the kernel that contents are compared by.
     pub bandwidth: Option<f64>,
+    /// k of the overlaps.
+    pub overlap_k: Option<usize>,
     /// The slices that stand out, one per measure at most: queries that find less, items that lose more
     /// neighbours or whose vectors moved more than the rest's, contents and shares that changed most.
     pub worst: Vec<WorstSlice>,
@@ -314,18 +316,25 @@ pub fn slices(
             sliced_by(sets, &units, slicing, found, config)
         })
         .collect();
-    let tests = correct(&mut partitions);
+    let tests = correct(&mut partitions, config.false_discovery_rate);
     Ok(Slices {
         false_discovery_rate: config.false_discovery_rate,
         tests,
         min_rows: config.min_rows,
         bandwidth: contents.bandwidth,
+        overlap_k: sets.overlap.map(|found| found.k),
         worst: worst(&partitions, config.false_discovery_rate),
         partitions,
     })
 }
 
 impl Slices {
+    /// The slice behind an entry of `worst`.
+    pub fn slice_of(&self, worst: &WorstSlice) -> Option<&Slice> {
+        let partition = self.partitions.iter().find(|p| p.by == worst.by)?;
+        partition.slices.iter().find(|s| s.name == worst.name)
+    }
+
     /// Fills in effects from their scale, the M2 of [`mmd::Effect`].
     pub fn set_scale(&mut self, m2: f64) {
         let eps = |mmd2: f64| (mmd2.max(0.0) / m2).sqrt();
@@ -555,11 +564,11 @@ fn lost_neighbours(
 type Corrected<'a> = Box<dyn FnMut(f64) + 'a>;
 
 /// Corrects the p-values of all tests for each other; how many there are.
-fn correct(partitions: &mut [SlicedBy]) -> usize {
+fn correct(partitions: &mut [SlicedBy], rate: f64) -> usize {
     let mut tests: Vec<(f64, Corrected<'_>)> = Vec::new();
     for slice in partitions.iter_mut().flat_map(|p| &mut p.slices) {
         if let Some(share) = &mut slice.share {
-            tests.push((share.p_value, Box::new(|p| share.p_value_fdr = p)));
+            tests.push((share.p_value, Box::new(move |p| share.judge(p, rate))));
         }
         if let Some(content) = &mut slice.content
             && let Some(p_value) = content.p_value

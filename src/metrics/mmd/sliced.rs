@@ -361,6 +361,14 @@ impl SliceBlocks {
         config: &SlicedMmdConfig,
     ) -> (SliceMmd, [SideSums; 2]) {
         let s = self.is_x.len();
+        if s == 0 {
+            let nothing = || SideSums {
+                rows: 0,
+                sum: vec![0.0; FEATURES],
+                own_mean: 0.0,
+            };
+            return (SliceMmd::default(), [nothing(), nothing()]);
+        }
         let first = first_block + self.first;
         let features: Vec<Vec<f64>> = (0..s).map(|block| sums.features(first + block)).collect();
         let (mut kernel, mut counts) = (vec![0.0; s * s], vec![0.0; s * s]);

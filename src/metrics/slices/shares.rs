@@ -31,6 +31,8 @@ pub struct ShareChange {
     pub p_value: f64,
     /// The same, corrected over all tests.
     pub p_value_fdr: f64,
+    /// What that says.
+    pub state: ShareState,
 }
 
 /// What became of a slice.
@@ -50,11 +52,12 @@ pub enum ShareState {
 }
 
 impl ShareChange {
-    /// What became of the slice at this false discovery rate.
-    pub fn state(&self, rate: f64) -> ShareState {
-        let significant = self.p_value_fdr <= rate;
+    /// Takes the corrected p-value, and says what became of the slice at this false discovery rate.
+    pub(super) fn judge(&mut self, p_value_fdr: f64, rate: f64) {
+        self.p_value_fdr = p_value_fdr;
+        let significant = p_value_fdr <= rate;
         let [low, high] = self.ratio_ci95;
-        match () {
+        self.state = match () {
             () if !significant => ShareState::Stable,
             () if self.reference == 0.0 || low.is_some_and(|r| r > EMERGING_RATIO) => {
                 ShareState::Emerging
@@ -64,7 +67,7 @@ impl ShareChange {
             }
             () if self.difference > 0.0 => ShareState::Grown,
             () => ShareState::Shrunk,
-        }
+        };
     }
 }
 
@@ -146,6 +149,7 @@ pub(super) fn share_changes(
                 ratio_ci95,
                 p_value,
                 p_value_fdr: 1.0,
+                state: ShareState::Stable,
             }
         })
         .collect()
