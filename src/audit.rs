@@ -197,7 +197,11 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let slice_columns = slices::columns(config)?;
     let mut columns: Vec<String> = config.group.iter().cloned().collect();
     let sliced = slice_columns.iter().map(|column| &column.name);
-    columns.extend(sliced.filter(|name| config.group.as_ref() != Some(name)).cloned());
+    columns.extend(
+        sliced
+            .filter(|name| config.group.as_ref() != Some(name))
+            .cloned(),
+    );
     let of_queries = slice_columns.iter().filter(|column| column.of_queries);
     let query_columns: Vec<String> = of_queries.map(|column| column.name.clone()).collect();
     let mut read = |role: &str, input: &str, columns: &[String]| {
@@ -215,7 +219,11 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let golden = match &config.golden {
         None => None,
         Some(golden) => Some(measure::Golden {
-            queries_reference: read("queries_reference", &golden.queries_reference, &query_columns)?,
+            queries_reference: read(
+                "queries_reference",
+                &golden.queries_reference,
+                &query_columns,
+            )?,
             queries_current: read("queries_current", &golden.queries_current, &[])?,
             qrels: measure::read_qrels(&golden.qrels)?,
         }),

@@ -84,13 +84,27 @@ pub(super) fn columns(config: &AuditConfig) -> Result<Vec<SliceColumn>> {
 
 /// Type of a metadata column.
 fn kind<'a>(info: &'a SourceInfo, name: &str) -> Option<&'a str> {
-    let metadata = info.columns.iter().filter(|c| is_metadata(info, &c.name, &c.kind));
-    metadata.into_iter().find(|c| c.name == name).map(|c| c.kind.as_str())
+    let metadata = info
+        .columns
+        .iter()
+        .filter(|c| is_metadata(info, &c.name, &c.kind));
+    metadata
+        .into_iter()
+        .find(|c| c.name == name)
+        .map(|c| c.kind.as_str())
 }
 
 /// Whether a column's values can be shown as text: neither a vector nor anything nested.
 fn is_metadata(info: &SourceInfo, name: &str, kind: &str) -> bool {
-    let nested = ["List", "FixedSizeList", "LargeList", "Struct", "Map", "Union", "Binary"];
+    let nested = [
+        "List",
+        "FixedSizeList",
+        "LargeList",
+        "Struct",
+        "Map",
+        "Union",
+        "Binary",
+    ];
     name != info.vector_column && !nested.iter().any(|n| kind.starts_with(n)) && is_table(info)
 }
 
@@ -101,9 +115,11 @@ fn is_table(info: &SourceInfo) -> bool {
 
 fn is_numeric(kind: &str) -> bool {
     // `Interval` is none.
-    ["Int8", "Int16", "Int32", "Int64", "UInt", "Float", "Decimal"]
-        .iter()
-        .any(|n| kind.starts_with(n))
+    [
+        "Int8", "Int16", "Int32", "Int64", "UInt", "Float", "Decimal",
+    ]
+    .iter()
+    .any(|n| kind.starts_with(n))
 }
 
 /// The columns that a set could be sliced by.
@@ -157,13 +173,19 @@ pub(super) fn slices(
             Some(slicing) => slicings.push(slicing),
             None => skip(
                 "clusters",
-                format!("needs at least {} rows on a side", 2 * config.min_slice_rows),
+                format!(
+                    "needs at least {} rows on a side",
+                    2 * config.min_slice_rows
+                ),
             ),
         }
     }
     let mut by_columns: Vec<Slicing> = Vec::new();
     for column in known.columns {
-        let queries = column.of_queries.then(|| query_values(known, &column.name)).flatten();
+        let queries = column
+            .of_queries
+            .then(|| query_values(known, &column.name))
+            .flatten();
         let values = |set: &'_ Embeddings| set.column(&column.name).map(<[String]>::to_vec);
         let (Some(x), Some(y)) = (values(reference), values(current)) else {
             continue;
@@ -217,11 +239,19 @@ pub(super) fn slices(
         let ids = current.ids.iter().map(|id| format!("current:{id}"));
         ids.collect()
     });
-    let group = |set: &'_ Embeddings| config.group.as_ref().and_then(|g| set.column(g)).map(<[String]>::to_vec);
+    let group = |set: &'_ Embeddings| {
+        config
+            .group
+            .as_ref()
+            .and_then(|g| set.column(g))
+            .map(<[String]>::to_vec)
+    };
     let (x_groups, y_groups) = (group(reference), group(current));
     let ndcg: Option<Vec<f64>> = known.retrieval.map(|found| {
         let queries = found.per_query.iter();
-        queries.map(|query| query.current[0] - query.reference[0]).collect()
+        queries
+            .map(|query| query.current[0] - query.reference[0])
+            .collect()
     });
     let paired_cosine = known.items.and_then(|items| items.paired_cosine.as_deref());
     let sets = SlicedSets {
@@ -289,7 +319,9 @@ fn query_values(known: &Known<'_>, column: &str) -> Option<Vec<String>> {
     let values = queries.column(column)?;
     let by_id: std::collections::HashMap<&str, &String> = queries.ids.iter().zip(values).collect();
     let of_query = |query: &crate::metrics::retrieval::QueryScores| {
-        by_id.get(query.id.as_str()).map_or(String::new(), |v| (*v).clone())
+        by_id
+            .get(query.id.as_str())
+            .map_or(String::new(), |v| (*v).clone())
     };
     Some(retrieval.per_query.iter().map(of_query).collect())
 }
@@ -355,7 +387,9 @@ fn one_evidence(
         }
         SliceMeasure::Content => {
             let content = slice.content.as_ref()?;
-            let material = content.eps_eq_ci95.is_some_and(|[low, _]| low > policy.max_eps_eq);
+            let material = content
+                .eps_eq_ci95
+                .is_some_and(|[low, _]| low > policy.max_eps_eq);
             let size = match (content.eps_eq, content.eps_eq_ci95) {
                 (Some(eps), Some([low, high])) => format!(
                     "as if {:.1} % of it had been replaced by a foreign topic (95 % interval {:.1} to {:.1} %)",

@@ -233,7 +233,8 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         }
         for (name, evidence) in evidence {
             let axis = axes.iter_mut().find(|axis| axis.axis == name);
-            axis.into_iter().for_each(|axis| axis.evidence.push(evidence.clone()));
+            axis.into_iter()
+                .for_each(|axis| axis.evidence.push(evidence.clone()));
         }
     }
     Verdict {

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::metrics::kmeans::kmeans;
 
 /// Rows per cluster that the clusters are fitted to.
-const FITTED_ROWS: usize = 100;
+const FITTED_ROWS: usize = 50;
 /// Ids named per cluster.
 const REPRESENTATIVES: usize = 3;
 
@@ -42,7 +42,7 @@ pub fn suitable_clusters(rows: usize) -> usize {
 
 /// Parts the rows of one or two sets of one space into at most `clusters` clusters, by direction.
 ///
-/// Spherical k-means ([`kmeans`]) is fitted to 100 rows per cluster, drawn by the hash of their id from
+/// Spherical k-means ([`kmeans`]) is fitted to 50 rows per cluster, drawn by the hash of their id from
 /// both sets alike; then every row goes to the centroid with the largest cosine, exactly, ties to the
 /// first. Clusters are numbered by size. The result does not depend on the order of the rows.
 ///
@@ -137,7 +137,14 @@ mod tests {
     #[test]
     fn an_item_of_both_sets_is_named_once_at_its_best() {
         let mut best = Vec::new();
-        for (cosine, id) in [(0.5, "a"), (0.7, "b"), (0.9, "a"), (0.7, "aa"), (0.6, "c"), (0.1, "a")] {
+        for (cosine, id) in [
+            (0.5, "a"),
+            (0.7, "b"),
+            (0.9, "a"),
+            (0.7, "aa"),
+            (0.6, "c"),
+            (0.1, "a"),
+        ] {
             offer(&mut best, cosine, id);
         }
         assert_eq!(best, [(0.9, "a"), (0.7, "aa"), (0.7, "b")]);

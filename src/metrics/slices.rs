@@ -382,7 +382,13 @@ fn contents(
         permutations: if sets.paired { 0 } else { config.permutations },
         seed: config.seed,
     };
-    let found = mmd::sliced_mmd(engine, sets.reference, sets.current, &partitions, &mmd_config)?;
+    let found = mmd::sliced_mmd(
+        engine,
+        sets.reference,
+        sets.current,
+        &partitions,
+        &mmd_config,
+    )?;
     Ok(found.map_or(nothing, |found| Contents {
         bandwidth: Some(found.bandwidth),
         partitions: found.partitions,
@@ -423,18 +429,27 @@ fn sliced_by(
         _ => (None, None),
     };
     let means = |items: &[u32], values: &[f64]| {
-        let rows: Vec<u32> = items.iter().map(|&item| sets.shared[item as usize].0).collect();
-        let labels: Vec<u32> = items.iter().map(|&item| item_slices[item as usize]).collect();
+        let rows: Vec<u32> = items
+            .iter()
+            .map(|&item| sets.shared[item as usize].0)
+            .collect();
+        let labels: Vec<u32> = items
+            .iter()
+            .map(|&item| item_slices[item as usize])
+            .collect();
         ItemTable::new(&labels, &rows, units, values, slices).means()
     };
     let every_item: Vec<u32> = (0..sets.shared.len() as u32).collect();
     let paired_cosine = sets.paired_cosine.map(|values| means(&every_item, values));
     let overlap = sets.overlap.map(|found| means(found.items, found.overlap));
-    let queries = sets.ndcg.zip(slicing.queries.as_deref()).map(|(ndcg, labels)| {
-        (0..slices as u32)
-            .map(|slice| slice_queries(ndcg, labels, slice, config.seed))
-            .collect::<Vec<_>>()
-    });
+    let queries = sets
+        .ndcg
+        .zip(slicing.queries.as_deref())
+        .map(|(ndcg, labels)| {
+            (0..slices as u32)
+                .map(|slice| slice_queries(ndcg, labels, slice, config.seed))
+                .collect::<Vec<_>>()
+        });
 
     let at = |list: &Option<Vec<Option<SliceMean>>>, slice: usize| list.as_ref()?[slice].clone();
     SlicedBy {
@@ -456,7 +471,9 @@ fn sliced_by(
         }),
         mmd2_decomposition: contents.as_ref().map(|c| parts(&c.decomposition)),
         centroid_decomposition: centroid_decomposition.as_ref().map(parts),
-        lost_neighbours: sets.overlap.and_then(|found| lost_neighbours(sets, slicing, found)),
+        lost_neighbours: sets
+            .overlap
+            .and_then(|found| lost_neighbours(sets, slicing, found)),
         slices: (0..slices)
             .map(|slice| Slice {
                 name: slicing.names[slice].clone(),
@@ -521,7 +538,10 @@ fn content_change(found: &SliceMmd, contribution: f64, judged: bool) -> ContentC
 }
 
 fn slice_queries(ndcg: &[f64], labels: &[u32], slice: u32, seed: u64) -> Option<SliceQueries> {
-    let of_slice = ndcg.iter().zip(labels).filter(|(_, label)| **label == slice);
+    let of_slice = ndcg
+        .iter()
+        .zip(labels)
+        .filter(|(_, label)| **label == slice);
     let differences: Vec<f64> = of_slice.map(|(&difference, _)| difference).collect();
     let resampling = Resampling {
         seed,
@@ -575,7 +595,10 @@ fn correct(partitions: &mut [SlicedBy], rate: f64) -> usize {
         {
             tests.push((p_value, Box::new(|p| content.p_value_fdr = Some(p))));
         }
-        for mean in [&mut slice.paired_cosine, &mut slice.overlap].into_iter().flatten() {
+        for mean in [&mut slice.paired_cosine, &mut slice.overlap]
+            .into_iter()
+            .flatten()
+        {
             if let Some(p_value) = mean.p_value {
                 tests.push((p_value, Box::new(|p| mean.p_value_fdr = Some(p))));
             }
@@ -638,7 +661,12 @@ impl Slice {
             let found = found.as_ref()?;
             let difference = found.difference?;
             let worse = difference < 0.0;
-            worse.then_some((difference, found.difference_ci95, found.p_value_fdr?, found.n))
+            worse.then_some((
+                difference,
+                found.difference_ci95,
+                found.p_value_fdr?,
+                found.n,
+            ))
         };
         let rows = self.n_reference + self.n_current.unwrap_or(0);
         let (effect, ci95, p_value_fdr, n) = match measure {
@@ -656,11 +684,21 @@ impl Slice {
             SliceMeasure::PairedCosine => mean(&self.paired_cosine)?,
             SliceMeasure::Content => {
                 let content = self.content.as_ref()?;
-                (content.mmd2_unbiased?, content.ci95, content.p_value_fdr?, rows)
+                (
+                    content.mmd2_unbiased?,
+                    content.ci95,
+                    content.p_value_fdr?,
+                    rows,
+                )
             }
             SliceMeasure::Share => {
                 let share = self.share.as_ref()?;
-                (share.difference, Some(share.difference_ci95), share.p_value_fdr, rows)
+                (
+                    share.difference,
+                    Some(share.difference_ci95),
+                    share.p_value_fdr,
+                    rows,
+                )
             }
         };
         (p_value_fdr <= rate).then(|| WorstSlice {

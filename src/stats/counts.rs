@@ -86,7 +86,11 @@ pub fn fisher_exact(a: u64, n: u64, b: u64, m: u64) -> f64 {
         }
         sum
     };
-    let above = if mode < highest { tail(mode + 1, highest) } else { 0.0 };
+    let above = if mode < highest {
+        tail(mode + 1, highest)
+    } else {
+        0.0
+    };
     (tail(mode, lowest) + above).clamp(f64::MIN_POSITIVE, 1.0)
 }
 
@@ -133,8 +137,16 @@ pub fn wilson_ci95(hits: u64, n: u64) -> [f64; 2] {
     let half = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
     // The ends are exact where all or none are hits.
     [
-        if hits == 0 { 0.0 } else { (centre - half).max(0.0) },
-        if p == 1.0 { 1.0 } else { (centre + half).min(1.0) },
+        if hits == 0 {
+            0.0
+        } else {
+            (centre - half).max(0.0)
+        },
+        if p == 1.0 {
+            1.0
+        } else {
+            (centre + half).min(1.0)
+        },
     ]
 }
 
@@ -167,7 +179,10 @@ pub fn ratio_ci95(a: u64, n: u64, b: u64, m: u64) -> [Option<f64>; 2] {
         0.0
     };
     let high = (middle + root(b_high, c_high)) / c_high;
-    [Some(low), (c_high > 0.0 && high.is_finite()).then_some(high)]
+    [
+        Some(low),
+        (c_high > 0.0 && high.is_finite()).then_some(high),
+    ]
 }
 
 /// A difference of means with its interval and p-value.
@@ -193,15 +208,19 @@ pub fn welch(x: MeanOfSample, y: MeanOfSample) -> Option<MeanDifference> {
     let variance = x.variance + y.variance;
     if variance <= 0.0 {
         // Constant values on both sides differ or do not, without doubt.
-        let p_value = if difference == 0.0 { 1.0 } else { f64::MIN_POSITIVE };
+        let p_value = if difference == 0.0 {
+            1.0
+        } else {
+            f64::MIN_POSITIVE
+        };
         return Some(MeanDifference {
             difference,
             ci95: [difference; 2],
             p_value,
         });
     }
-    let freedom = variance.powi(2)
-        / (x.variance.powi(2) / x.freedom + y.variance.powi(2) / y.freedom);
+    let freedom =
+        variance.powi(2) / (x.variance.powi(2) / x.freedom + y.variance.powi(2) / y.freedom);
     let se = variance.sqrt();
     let t = StudentsT::new(0.0, 1.0, freedom).ok()?;
     let reach = t.inverse_cdf(0.975) * se;

@@ -37,6 +37,8 @@ const CLEARLY_NOTHING: f64 = 0.1;
 const FEWEST_RELABELLINGS: u64 = 1000;
 /// Fewer groups on either side make neither test nor interval.
 const FEWEST_GROUPS: usize = 8;
+/// Rows that the bandwidth comes from: it is off by half a percent then, features are by more.
+const SAMPLED_ROWS: usize = 600;
 /// Stream of random numbers for the frequencies, apart from those of permutations and of k-means.
 const STREAM: u64 = u64::MAX - 1;
 
@@ -163,11 +165,21 @@ pub fn decompose(kernel: &[f64], reference: &[f64], current: &[f64]) -> Decompos
     let content: Vec<f64> = whole.iter().zip(&mix).map(|(w, m)| w - m).collect();
     let apart = |shares: &[f64]| {
         let everywhere = (0..s).all(|slice| shares[slice] == 0.0 || there(slice) == [true; 2]);
-        let weights: Vec<f64> = shares.iter().map(|p| -p).chain(shares.iter().copied()).collect();
+        let weights: Vec<f64> = shares
+            .iter()
+            .map(|p| -p)
+            .chain(shares.iter().copied())
+            .collect();
         everywhere.then(|| form(&weights, &weights))
     };
     let shares_alone: Vec<f64> = (0..2 * s)
-        .map(|at| if at < s { current[at] - reference[at] } else { 0.0 })
+        .map(|at| {
+            if at < s {
+                current[at] - reference[at]
+            } else {
+                0.0
+            }
+        })
         .collect();
     let reference_has_all = (0..s).all(|slice| current[slice] == 0.0 || reference[slice] > 0.0);
     Decomposition {
@@ -212,7 +224,8 @@ pub fn sliced_mmd(
     let bandwidth = match config.bandwidth {
         Some(sigma) => sigma,
         None => {
-            let distances = PooledDistances::new(&x, &y, [reference, current], config.seed)?;
+            let distances =
+                PooledDistances::new(&x, &y, [reference, current], SAMPLED_ROWS, config.seed)?;
             match distances.bandwidth() {
                 Some((sigma, _)) => sigma,
                 None => return Ok(None),
@@ -223,7 +236,15 @@ pub fn sliced_mmd(
         .iter()
         .map(|partition| Layout::new(partition, &x, &y))
         .collect();
-    let sums = FeatureSums::new(engine, &x, &y, [reference, current], &layouts, bandwidth, config.seed)?;
+    let sums = FeatureSums::new(
+        engine,
+        &x,
+        &y,
+        [reference, current],
+        &layouts,
+        bandwidth,
+        config.seed,
+    )?;
     let mut first_block = 0;
     let partitions = layouts
         .iter()
@@ -465,15 +486,17 @@ impl SliceBlocks {
     }
 }
 
+/// Eight partial sums, which compile to vector code.
 fn dot(x: &[f64], y: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
-    let ((x, _), (y, _)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
     for (a, b) in x.iter().zip(y) {
         for lane in 0..8 {
             sums[lane] += a[lane] * b[lane];
         }
     }
-    sums.iter().sum()
+    let rest = x_rest.iter().zip(y_rest).map(|(a, b)| a * b);
+    sums.iter().sum::<f64>() + rest.sum::<f64>()
 }
 
 /// Sums of features (without their factor 1/√D) over every block of every partition.
@@ -545,7 +568,12 @@ impl FeatureSums {
             next = rest;
             let members: Vec<Vec<u32>> = chunk
                 .iter()
-                .map(|[a, b]| a.iter().copied().chain(b.iter().map(|row| x_rows + row)).collect())
+                .map(|[a, b]| {
+                    a.iter()
+                        .copied()
+                        .chain(b.iter().map(|row| x_rows + row))
+                        .collect()
+                })
                 .collect();
             let values: Vec<f32> = chunk
                 .iter()
@@ -569,13 +597,22 @@ impl FeatureSums {
                 });
             let runs = runs(&members, layouts);
             sums.count(&runs);
-            stripes.par_iter_mut().enumerate().for_each(|(stripe, sums)| {
-                sums.add(&runs, &features, stripe * STRIPE);
-            });
+            stripes
+                .par_iter_mut()
+                .enumerate()
+                .for_each(|(stripe, sums)| {
+                    sums.add(&runs, &features, stripe * STRIPE);
+                });
         }
         for stripe in stripes {
-            sums.own.iter_mut().zip(&stripe.own).for_each(|(s, v)| *s += v);
-            sums.across.iter_mut().zip(&stripe.across).for_each(|(s, v)| *s += v);
+            sums.own
+                .iter_mut()
+                .zip(&stripe.own)
+                .for_each(|(s, v)| *s += v);
+            sums.across
+                .iter_mut()
+                .zip(&stripe.across)
+                .for_each(|(s, v)| *s += v);
             sums.stripes.push(stripe.features);
         }
         Ok(sums)
@@ -586,6 +623,10 @@ impl FeatureSums {
             let (block, rows) = (run.block as usize, run.rows.len() as u64);
             self.rows[block] += rows;
             self.own_pairs[block] += rows * rows;
+            if rows == 1 {
+                // Squares of a cosine and its sine add up to 1.
+                self.own[block] += FREQUENCIES as f64;
+            }
             if let Some(before) = run.partner {
                 self.across_pairs[block - 1] += rows * runs[before].rows.len() as u64;
             }
@@ -652,10 +693,7 @@ impl Layout {
             - 1;
         let slice = &self.slices[at];
         let local = block as usize - slice.first;
-        let (first, last) = (
-            slice.exchange.x + slice.exchange.y,
-            slice.exchange.blocks(),
-        );
+        let (first, last) = (slice.exchange.x + slice.exchange.y, slice.exchange.blocks());
         (first..last).contains(&local) && (local - first) % 2 == 1
     }
 }
@@ -679,7 +717,9 @@ impl StripeSums {
             let block = run.block as usize;
             let to = &mut self.features[block * STRIPE..(block + 1) * STRIPE];
             to.iter_mut().zip(&sum).for_each(|(t, s)| *t += s);
-            self.own[block] += dot(&sum, &sum);
+            if run.rows.len() > 1 {
+                self.own[block] += dot(&sum, &sum);
+            }
             if run.partner.is_some() {
                 // Partners follow each other.
                 self.across[block - 1] += dot(&sum, &last);
@@ -703,14 +743,14 @@ fn orthogonal_frequencies(dim: usize, bandwidth: f64, seed: u64) -> Vec<f32> {
         let mut direction: Vec<f64> = (0..dim).map(|_| random.normal()).collect();
         // Twice is enough.
         for _ in 0..2 {
-            let shares: Vec<f64> = group.par_iter().map(|g| plain_dot(g, &direction)).collect();
+            let shares: Vec<f64> = group.iter().map(|g| dot(g, &direction)).collect();
             for (other, share) in group.iter().zip(shares) {
                 for (value, o) in direction.iter_mut().zip(other) {
                     *value -= share * o;
                 }
             }
         }
-        let length = plain_dot(&direction, &direction).sqrt();
+        let length = dot(&direction, &direction).sqrt();
         // Lost to rounding: draw again.
         if length < 1e-9 {
             continue;
@@ -723,6 +763,243 @@ fn orthogonal_frequencies(dim: usize, bandwidth: f64, seed: u64) -> Vec<f32> {
     frequencies
 }
 
-fn plain_dot(x: &[f64], y: &[f64]) -> f64 {
-    x.iter().zip(y).map(|(a, b)| a * b).sum()
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::embeddings::Ids;
+    use crate::engine::{DeviceChoice, EngineConfig};
+
+    fn golden() -> Value {
+        let text = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/fixtures/golden/clusters.json"
+        ));
+        serde_json::from_str::<Value>(text).unwrap()["decomposition"].clone()
+    }
+
+    fn numbers(value: &Value) -> Vec<f64> {
+        let list = value.as_array().unwrap().iter();
+        list.map(|v| v.as_f64().unwrap()).collect()
+    }
+
+    fn close(found: f64, expected: f64) {
+        // A few additions of numbers below 1.
+        assert!(
+            (found - expected).abs() < 1e-12,
+            "{found}, expected {expected}"
+        );
+    }
+
+    #[test]
+    fn parts_of_the_mmd_match_golden_values() {
+        let golden = golden();
+        let kernel: Vec<f64> = golden["Kbar"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(numbers)
+            .collect();
+        let (p, q) = (numbers(&golden["pi_ref"]), numbers(&golden["pi_cur"]));
+        let found = decompose(&kernel, &p, &q);
+        let expected = |name: &str| golden[name].as_f64().unwrap();
+        close(found.total, expected("mmd2_total"));
+        close(
+            found.content_at_reference_shares.unwrap(),
+            expected("conditional_only_ref_weights"),
+        );
+        close(
+            found.content_at_current_shares.unwrap(),
+            expected("conditional_only_cur_weights"),
+        );
+        close(
+            found.mix_of_reference_contents.unwrap(),
+            expected("mix_only_in_X"),
+        );
+        close(found.mix + found.content, found.total);
+        close(found.contributions.iter().sum(), found.total);
+    }
+
+    /// The parts are inner products of feature means, checked on vectors: mix and content as defined.
+    #[test]
+    fn parts_are_those_of_feature_means() {
+        let means = [
+            [1.0, 0.2],
+            [0.1, 2.0],
+            [0.4, 0.4],
+            [1.5, 0.1],
+            [0.3, 2.2],
+            [9.0, 9.0],
+        ];
+        // The third slice is gone.
+        let (p, q) = ([0.5, 0.3, 0.2], [0.25, 0.75, 0.0]);
+        let kernel: Vec<f64> = means
+            .iter()
+            .flat_map(|a| means.iter().map(move |b| a[0] * b[0] + a[1] * b[1]))
+            .collect();
+        let found = decompose(&kernel, &p, &q);
+        let at = |i: usize| {
+            let whole: f64 = (0..3)
+                .map(|s| q[s] * means[3 + s][i] - p[s] * means[s][i])
+                .sum();
+            let content: f64 = (0..2)
+                .map(|s| (p[s] + q[s]) / 2.0 * (means[3 + s][i] - means[s][i]))
+                .sum();
+            let mix: f64 = (0..2)
+                .map(|s| (q[s] - p[s]) * (means[3 + s][i] + means[s][i]) / 2.0)
+                .sum::<f64>()
+                - p[2] * means[2][i];
+            [whole, mix, content]
+        };
+        let (a, b) = (at(0), at(1));
+        close(a[1] + a[2], a[0]);
+        close(found.total, a[0] * a[0] + b[0] * b[0]);
+        close(found.mix, a[0] * a[1] + b[0] * b[1]);
+        close(found.content, a[0] * a[2] + b[0] * b[2]);
+        assert_eq!(found.content_at_reference_shares, None, "a slice is gone");
+        assert!(found.content_at_current_shares.is_some());
+        // The same shares: all content. The same contents: all mix.
+        let same_shares = decompose(&kernel, &p, &p);
+        assert_eq!(same_shares.mix, 0.0);
+        close(
+            same_shares.content,
+            same_shares.content_at_reference_shares.unwrap(),
+        );
+        let same_means: Vec<f64> = (0..36)
+            .map(|i| kernel[(i / 6 % 3) * 6 + i % 6 % 3])
+            .collect();
+        let same_contents = decompose(&same_means, &p, &q);
+        close(same_contents.content, 0.0);
+        close(
+            same_contents.mix,
+            same_contents.mix_of_reference_contents.unwrap(),
+        );
+    }
+
+    /// MMD² within slices against sums over pairs, for single rows, groups and shared ids.
+    #[test]
+    fn block_sums_of_features_are_sums_over_pairs() {
+        let engine = Engine::new(&EngineConfig {
+            device: DeviceChoice::Cpu,
+            ..EngineConfig::default()
+        })
+        .unwrap();
+        let (n, m, dim) = (90, 70, 5);
+        let mut random = Philox::new(4, 0);
+        let mut draw =
+            |rows: usize| -> Vec<f32> { (0..rows * dim).map(|_| random.normal() as f32).collect() };
+        let (x, y) = (draw(n), draw(m));
+        let labels = |rows: usize| -> Vec<u32> { (0..rows as u32).map(|i| i * i % 3).collect() };
+        let (x_labels, y_labels) = (labels(n), labels(m));
+        let ids = |from: usize, rows: usize| -> Ids {
+            (from..from + rows).map(|i| format!("id-{i}")).collect()
+        };
+        let groups = |from: usize, rows: usize| -> Vec<String> {
+            (from..from + rows)
+                .map(|i| format!("doc-{}", i / 3))
+                .collect()
+        };
+        for (overlap, grouped) in [(0, false), (40, false), (0, true), (50, true)] {
+            let from = n - overlap;
+            let (x_ids, y_ids) = (ids(0, n), ids(from, m));
+            let (x_groups, y_groups) = (groups(0, n), groups(from, m));
+            let x_sample = Sample {
+                rows: Rows::new(&x, dim),
+                ids: &x_ids,
+                groups: grouped.then_some(&x_groups),
+            };
+            let y_sample = Sample {
+                rows: Rows::new(&y, dim),
+                ids: &y_ids,
+                groups: grouped.then_some(&y_groups),
+            };
+            let partition = Partition {
+                reference: &x_labels,
+                current: &y_labels,
+                slices: 3,
+            };
+            let config = SlicedMmdConfig {
+                bandwidth: Some(2.0),
+                permutations: 0,
+                seed: 9,
+            };
+            let found = sliced_mmd(
+                &engine,
+                x_sample,
+                y_sample,
+                &[partition, partition],
+                &config,
+            )
+            .unwrap()
+            .unwrap();
+            assert_eq!(found.partitions[0], found.partitions[1]);
+
+            let frequencies = orthogonal_frequencies(dim, 2.0, 9);
+            let kernel = |a: &[f32], b: &[f32]| -> f64 {
+                let cosines = frequencies.chunks_exact(dim).map(|w| {
+                    let phase: f64 = (0..dim)
+                        .map(|i| f64::from(w[i]) * (f64::from(a[i]) - f64::from(b[i])))
+                        .sum();
+                    phase.cos()
+                });
+                cosines.sum::<f64>() / FREQUENCIES as f64
+            };
+            let row = |side: usize, i: usize| match side {
+                0 => &x[i * dim..(i + 1) * dim],
+                _ => &y[i * dim..(i + 1) * dim],
+            };
+            let group = |side: usize, i: usize| {
+                let number = if side == 0 { i } else { from + i };
+                if grouped { number / 3 } else { number }
+            };
+            let all_labels = [&x_labels, &y_labels];
+            for slice in 0..3u32 {
+                let mean = |a: usize, b: usize| -> f64 {
+                    let rows = |side: usize| {
+                        (0..all_labels[side].len()).filter(move |&i| all_labels[side][i] == slice)
+                    };
+                    let (mut sum, mut pairs) = (0.0, 0.0);
+                    for i in rows(a) {
+                        for j in rows(b) {
+                            if group(a, i) != group(b, j) {
+                                sum += kernel(row(a, i), row(b, j));
+                                pairs += 1.0;
+                            }
+                        }
+                    }
+                    if pairs > 0.0 { sum / pairs } else { f64::NAN }
+                };
+                let expected = mean(0, 0) + mean(1, 1) - 2.0 * mean(0, 1);
+                let found = found.partitions[0].slices[slice as usize].mmd2;
+                // Squares are 0, 1 mod 3: the third slice is empty. Phases and sines are f32.
+                match found {
+                    None => assert!(expected.is_nan()),
+                    Some(found) => assert!(
+                        (found - expected).abs() < 2e-6,
+                        "{overlap} {grouped} {slice}: {found} {expected}"
+                    ),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn frequencies_are_orthogonal_and_as_long_as_normal_ones() {
+        let frequencies = orthogonal_frequencies(40, 1.0, 0);
+        let rows: Vec<Vec<f64>> = frequencies
+            .chunks_exact(40)
+            .map(|w| w.iter().map(|&v| f64::from(v)).collect())
+            .collect();
+        assert_eq!(rows.len(), FREQUENCIES);
+        for a in 0..40 {
+            for b in 0..a {
+                // Rounded to f32, of length about 6.
+                assert!(dot(&rows[a], &rows[b]).abs() < 1e-4);
+            }
+        }
+        // The mean of 256 χ²₄₀ has sd √(80/256) = 0.56.
+        let mean = rows.iter().map(|w| dot(w, w)).sum::<f64>() / rows.len() as f64;
+        assert!((mean - 40.0).abs() < 5.0 * 0.56, "{mean}");
+    }
 }

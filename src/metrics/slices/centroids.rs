@@ -35,7 +35,10 @@ pub(super) fn compare(
     for &(a, b) in sets.shared {
         let slice = reference[a as usize];
         if slice == current[b as usize] {
-            let rows = (sets.reference.rows.row(a as usize), sets.current.rows.row(b as usize));
+            let rows = (
+                sets.reference.rows.row(a as usize),
+                sets.current.rows.row(b as usize),
+            );
             products[slice as usize].push(score::dot(rows.0, rows.1));
         }
     }

@@ -252,10 +252,19 @@ mod tests {
         let rows: Vec<u32> = (0..180).collect();
         let thrice = |list: &[f64]| -> Vec<f64> { list.iter().flat_map(|&v| [v; 3]).collect() };
         let labels3: Vec<u32> = labels.iter().flat_map(|&l| [l; 3]).collect();
-        let single = ItemTable::new(&labels, &rows[..60], &units_of(rows[..60].to_vec()), &values, 2);
+        let single = ItemTable::new(
+            &labels,
+            &rows[..60],
+            &units_of(rows[..60].to_vec()),
+            &values,
+            2,
+        );
         let units = units_of((0..180).map(|i| i / 3).collect());
         let grouped = ItemTable::new(&labels3, &rows, &units, &thrice(&values), 2).means();
-        let (a, b) = (single.means()[1].clone().unwrap(), grouped[1].clone().unwrap());
+        let (a, b) = (
+            single.means()[1].clone().unwrap(),
+            grouped[1].clone().unwrap(),
+        );
         assert_eq!((a.n, b.n), (25, 75));
         assert!((a.p_value.unwrap() - b.p_value.unwrap()).abs() < 1e-9);
         assert!((a.ci95.unwrap()[1] - b.ci95.unwrap()[1]).abs() < 1e-9);
@@ -268,7 +277,13 @@ mod tests {
         let rows: Vec<u32> = (0..80).collect();
         let found = ItemTable::new(&labels, &rows, &units_of(rows.clone()), &values, 2).means();
         assert!(found[0].as_ref().unwrap().p_value.unwrap() > 0.99);
-        let few = ItemTable::new(&labels[..30], &rows[..30], &units_of(rows.clone()), &values[..30], 3);
+        let few = ItemTable::new(
+            &labels[..30],
+            &rows[..30],
+            &units_of(rows.clone()),
+            &values[..30],
+            3,
+        );
         let found = few.means();
         assert_eq!(found[0].as_ref().unwrap().p_value, None);
         assert_eq!(found[2], None);

@@ -168,15 +168,31 @@ fn variances(
     let (n, m) = (reference.len() as f64, current.len() as f64);
     // Rows of every unit, on either side.
     let mut sizes = vec![[0.0f64; 2]; units.count];
-    units.reference.iter().for_each(|&u| sizes[u as usize][0] += 1.0);
-    units.current.iter().for_each(|&u| sizes[u as usize][1] += 1.0);
+    units
+        .reference
+        .iter()
+        .for_each(|&u| sizes[u as usize][0] += 1.0);
+    units
+        .current
+        .iter()
+        .for_each(|&u| sizes[u as usize][1] += 1.0);
     let squares = sizes.iter().fold([0.0; 3], |[xx, xy, yy], [x, y]| {
         [xx + x * x, xy + x * y, yy + y * y]
     });
     // (slice, unit, side) of every row, so that those of one unit in one slice stand together.
     let mut rows: Vec<(u32, u32, bool)> = Vec::with_capacity(reference.len() + current.len());
-    rows.extend(reference.iter().zip(&units.reference).map(|(&s, &u)| (s, u, false)));
-    rows.extend(current.iter().zip(&units.current).map(|(&s, &u)| (s, u, true)));
+    rows.extend(
+        reference
+            .iter()
+            .zip(&units.reference)
+            .map(|(&s, &u)| (s, u, false)),
+    );
+    rows.extend(
+        current
+            .iter()
+            .zip(&units.current)
+            .map(|(&s, &u)| (s, u, true)),
+    );
     rows.sort_unstable();
     let mut found = vec![[0.0; 2]; counts.len()];
     for of_slice in rows.chunk_by(|a, b| a.0 == b.0) {

@@ -105,7 +105,10 @@ impl Slicing {
         }
         let keys = |values: &[String]| -> Vec<Option<String>> {
             let missing = |v: &String| v.is_empty() || (column.numeric && v == "NaN");
-            values.iter().map(|v| (!missing(v)).then(|| v.clone())).collect()
+            values
+                .iter()
+                .map(|v| (!missing(v)).then(|| v.clone()))
+                .collect()
         };
         Self::of_keys(
             column.name.to_owned(),
@@ -124,12 +127,15 @@ impl Slicing {
         numbers: impl Fn(&[String]) -> Vec<Option<f64>>,
         min_rows: usize,
     ) -> Self {
-        let mut cuts: Vec<f64> = (1..RANGES).map(|i| pooled[i * pooled.len() / RANGES]).collect();
+        let mut cuts: Vec<f64> = (1..RANGES)
+            .map(|i| pooled[i * pooled.len() / RANGES])
+            .collect();
         cuts.dedup();
         // A range holds its lower cut; nothing is below the smallest value.
         cuts.retain(|&cut| cut > pooled[0]);
         let key = |v: &Option<f64>| v.map(|v| cuts.partition_point(|&cut| cut <= v));
-        let keys = |values: &[Option<f64>]| -> Vec<Option<usize>> { values.iter().map(key).collect() };
+        let keys =
+            |values: &[Option<f64>]| -> Vec<Option<usize>> { values.iter().map(key).collect() };
         let name = |key: &Option<usize>| match *key {
             None => MISSING.to_owned(),
             Some(0) => format!("below {}", short(cuts[0])),
@@ -140,7 +146,10 @@ impl Slicing {
             column.name.to_owned(),
             SlicingKind::Ranges,
             [&keys(sides[0]), &keys(sides[1])],
-            column.queries.map(|values| keys(&numbers(values))).as_deref(),
+            column
+                .queries
+                .map(|values| keys(&numbers(values)))
+                .as_deref(),
             name,
             min_rows,
         )
@@ -242,7 +251,11 @@ impl Slicing {
 /// Four significant digits at most.
 fn short(value: f64) -> String {
     if value == 0.0 || !(1e-3..1e15).contains(&value.abs()) {
-        return if value == 0.0 { "0".to_owned() } else { format!("{value:.3e}") };
+        return if value == 0.0 {
+            "0".to_owned()
+        } else {
+            format!("{value:.3e}")
+        };
     }
     let decimals = (3 - value.abs().log10().floor() as i32).max(0) as usize;
     let text = format!("{value:.decimals$}");
@@ -276,7 +289,10 @@ mod tests {
         let x = texts(&["de", "de", "en", "en", "en", "", "", "fr"]);
         let y = texts(&["en", "de", "", "it"]);
         let queries = texts(&["de", "xx", ""]);
-        let values = ColumnValues { queries: Some(&queries), ..column(false, &x, &y) };
+        let values = ColumnValues {
+            queries: Some(&queries),
+            ..column(false, &x, &y)
+        };
         let found = Slicing::of_column(values, 2);
         assert_eq!(found.names, ["en", "(missing)", "de"]);
         assert_eq!(found.reference, [2, 2, 0, 0, 0, 1, 1, 3]);
@@ -284,7 +300,9 @@ mod tests {
         assert_eq!(found.queries.as_deref(), Some(&[2, NOWHERE, 1][..]));
         assert_eq!((found.rare_values, found.kind), (2, SlicingKind::Values));
         assert!(!found.is_trivial());
-        assert!(Slicing::of_column(column(false, &texts(&["a"; 3]), &texts(&["a"])), 1).is_trivial());
+        assert!(
+            Slicing::of_column(column(false, &texts(&["a"; 3]), &texts(&["a"])), 1).is_trivial()
+        );
     }
 
     #[test]
@@ -299,7 +317,14 @@ mod tests {
         names.sort_unstable();
         assert_eq!(
             names,
-            ["(missing)", "19 to 38", "38 to 60", "60 to 80", "80 and above", "below 19"]
+            [
+                "(missing)",
+                "19 to 38",
+                "38 to 60",
+                "60 to 80",
+                "80 and above",
+                "below 19"
+            ]
         );
         let few = texts(&["1", "2", "2"]);
         let found = Slicing::of_column(column(true, &few, &few), 1);
@@ -309,7 +334,11 @@ mod tests {
         let mut lumpy: Vec<String> = vec!["0".to_owned(); 100];
         lumpy.extend((1..100).map(|i| i.to_string()));
         let found = Slicing::of_column(column(true, &lumpy, &lumpy), 1);
-        assert!(found.names.len() < 5 && found.names.contains(&"below 20".to_owned()), "{:?}", found.names);
+        assert!(
+            found.names.len() < 5 && found.names.contains(&"below 20".to_owned()),
+            "{:?}",
+            found.names
+        );
     }
 
     #[test]
@@ -318,7 +347,13 @@ mod tests {
         let u = texts(&["1", "1", "2", "2", "2", "1"]);
         let (by_x, by_u) = (
             Slicing::of_column(column(false, &x, &x), 1),
-            Slicing::of_column(ColumnValues { name: "n", ..column(false, &u, &u) }, 1),
+            Slicing::of_column(
+                ColumnValues {
+                    name: "n",
+                    ..column(false, &u, &u)
+                },
+                1,
+            ),
         );
         let crossed = by_x.crossed(&by_u, 2).unwrap();
         assert_eq!(crossed.by, "lang × n");
