@@ -290,8 +290,13 @@ fn topics_that_come_and_go_are_found() {
         let x = World::draw(&mut random, "x", 600, &[3.0, 3.0, 3.0, 1.0, 0.0]);
         let y = World::draw(&mut random, "y", 600, &[3.0, 3.0, 3.0, 0.0, 1.0]);
         let slicing = by_clusters(&engine, &x, &y, run);
-        let result =
-            slices(&engine, &unpaired(&x, &y), &[slicing.clone()], &config(run)).expect("slices");
+        let result = slices(
+            &engine,
+            &unpaired(&x, &y),
+            std::slice::from_ref(&slicing),
+            &config(run),
+        )
+        .expect("slices");
         for (at, (state, topic, world)) in [
             (ShareState::Emerging, 4, &y),
             (ShareState::Vanishing, 3, &x),
@@ -601,23 +606,32 @@ fn another_space_is_sliced_by_items_alone() {
     }
 }
 
-/// Queries of the fixtures have no section: the slices say nothing of retrieval, and nothing fails.
+/// Golden queries that have the column are sliced too, those without it are left out.
 #[test]
-fn queries_without_the_column_are_left_out() {
-    let audit = audited("reference.parquet", "current.parquet", |config| {
+fn queries_are_sliced_where_they_have_the_column() {
+    let golden = |config: &mut AuditConfig, queries: &str| {
         config.golden = Some(GoldenConfig {
-            queries_reference: fixture("queries_reference.parquet"),
+            queries_reference: fixture(queries),
             queries_current: fixture("queries_current.parquet"),
             qrels: fixture("qrels.tsv"),
         });
+    };
+    let audit = audited("reference.parquet", "current.parquet", |config| {
+        golden(config, "queries_reference.parquet");
     });
-    let sections = found(&audit)
-        .partitions
+    let sections = found(&audit).partitions.iter().find(|p| p.by == "section");
+    let queries = sections
+        .expect("sections")
+        .slices
         .iter()
-        .find(|p| p.by == "section")
-        .expect("sections");
-    assert!(audit.retrieval.is_some());
-    assert!(sections.slices.iter().all(|s| s.ndcg_at_10.is_none()));
+        .filter_map(|s| s.ndcg_at_10.as_ref());
+    let compared: u64 = queries.map(|q| q.n).sum();
+    assert!(
+        (5..=40).contains(&compared),
+        "{compared} queries in slices of at least 5"
+    );
+    let clusters = &found(&audit).partitions[0];
+    assert!(clusters.slices.iter().all(|s| s.ndcg_at_10.is_none()));
 }
 
 /// Golden queries in slices: the loss is in one of them.

@@ -95,7 +95,7 @@ pub struct Slices {
     /// k of the overlaps.
     pub overlap_k: Option<usize>,
     /// The slices that stand out, one per measure at most: queries that find less, items that lose more
-    /// neighbours or whose vectors moved more than the rest's, contents and shares that changed most.
+    /// neighbours or whose vectors moved more than the rest's, shares and contents that changed most.
     pub worst: Vec<WorstSlice>,
     /// One entry per slicing: clusters, columns, crossed columns.
     pub partitions: Vec<SlicedBy>,
@@ -617,37 +617,48 @@ fn correct(partitions: &mut [SlicedBy], rate: f64) -> usize {
     corrected.len()
 }
 
+/// How much more a cluster, or a cell of two columns, must stand out to be named instead of a column's
+/// value: that says what it is.
+const PREFER_VALUES: f64 = 1.1;
+
 /// The slices that stand out.
 fn worst(partitions: &[SlicedBy], rate: f64) -> Vec<WorstSlice> {
     let measures = [
         SliceMeasure::NdcgAt10,
         SliceMeasure::Overlap,
         SliceMeasure::PairedCosine,
-        SliceMeasure::Content,
         SliceMeasure::Share,
+        SliceMeasure::Content,
     ];
+    let standing_out = |measure: SliceMeasure| {
+        partitions.iter().flat_map(move |partition| {
+            let found = partition.slices.iter();
+            let found = found.filter_map(move |slice| slice.stands_out(measure, rate));
+            found.map(move |worst| (partition.kind, &partition.by, worst))
+        })
+    };
     measures
         .into_iter()
         .filter_map(|measure| {
             let mut best: Option<(f64, WorstSlice)> = None;
-            let mut standing_out = 0;
-            for partition in partitions {
-                for slice in &partition.slices {
-                    let Some(found) = slice.stands_out(measure, rate) else {
-                        continue;
-                    };
-                    standing_out += 1;
-                    let [low, high] = found.ci95.unwrap_or([found.effect; 2]);
-                    // The end nearest to no effect: small slices with wide intervals come last.
-                    let sure = if found.effect > 0.0 { low } else { -high };
-                    if best.as_ref().is_none_or(|(known, _)| sure > *known) {
-                        let by = partition.by.clone();
-                        best = Some((sure, WorstSlice { by, ..found }));
-                    }
+            for (kind, by, found) in standing_out(measure) {
+                let [low, high] = found.ci95.unwrap_or([found.effect; 2]);
+                // The end nearest to no effect: small slices with wide intervals come last.
+                let sure = if found.effect > 0.0 { low } else { -high };
+                let weight = match kind {
+                    SlicingKind::Values | SlicingKind::Ranges => PREFER_VALUES,
+                    SlicingKind::Clusters | SlicingKind::Crossed => 1.0,
+                };
+                if best
+                    .as_ref()
+                    .is_none_or(|(known, _)| sure * weight > *known)
+                {
+                    let by = by.clone();
+                    best = Some((sure * weight, WorstSlice { by, ..found }));
                 }
             }
             best.map(|(_, worst)| WorstSlice {
-                slices: standing_out,
+                slices: standing_out(measure).count(),
                 ..worst
             })
         })

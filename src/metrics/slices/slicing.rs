@@ -319,8 +319,8 @@ mod tests {
             names,
             [
                 "(missing)",
-                "19 to 38",
-                "38 to 60",
+                "19 to 39",
+                "39 to 60",
                 "60 to 80",
                 "80 and above",
                 "below 19"

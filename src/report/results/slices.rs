@@ -177,7 +177,8 @@ fn figure(partition: &SlicedBy, overlap_k: Option<usize>) -> Option<Figure> {
     if partition.kind == SlicingKind::Crossed {
         return None;
     }
-    let rows = |value: &dyn Fn(&Slice) -> Option<(f64, Option<[f64; 2]>)>| -> Vec<IntervalRow> {
+    type Interval = (f64, Option<[f64; 2]>);
+    let rows = |value: &dyn Fn(&Slice) -> Option<Interval>| -> Vec<IntervalRow> {
         let slices = partition.slices.iter().take(SHOWN);
         slices
             .filter_map(|slice| {
