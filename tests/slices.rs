@@ -7,8 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 use vecdrift::audit::{self, Audit, AuditConfig, AxisName, GoldenConfig};
 use vecdrift::embeddings::{Ids, Rows};
-use vecdrift::engine::{DeviceChoice, Engine, EngineConfig, Silent};
+use vecdrift::engine::{DeviceChoice, Engine, EngineConfig, Metric, Silent};
 use vecdrift::metrics::clusters::{ClusteredSet, clusters, suitable_clusters};
+use vecdrift::metrics::kmeans::kmeans;
 use vecdrift::metrics::mmd::{self, MmdConfig, Partition, Sample, SlicedMmdConfig, sliced_mmd};
 use vecdrift::metrics::slices::{
     ColumnValues, ItemOverlap, ShareState, SliceMeasure, SlicedSets, Slices, SlicesConfig, Slicing,
@@ -168,6 +169,51 @@ fn without_drift_slices_stand_out_as_rarely_as_promised() {
     );
     assert!(USUAL.contains(&contents), "{contents} of {RUNS} contents");
     assert!(shares <= *USUAL.end(), "{shares} of {RUNS} shares");
+}
+
+/// Why clusters are fitted to both sets alike: those of one set follow its accidents, and shares seem to
+/// move.
+#[test]
+fn clusters_of_one_set_would_see_drift_where_there_is_none() {
+    let engine = engine(4);
+    let (mut of_both, mut of_one) = (0, 0);
+    for run in 0..RUNS / 2 {
+        let mut random = Philox::new(run, 86);
+        let x = World::draw(&mut random, "x", 300, &[1.0, 1.0]);
+        let y = World::draw(&mut random, "y", 300, &[1.0, 1.0]);
+        let both = by_clusters(&engine, &x, &y, run);
+        let rows = [&x, &y].map(|world| Rows::new(&world.values, DIM));
+        let fitted = kmeans(&engine, rows[0], both.names.len(), run).expect("clusters");
+        let [reference, current] = rows.map(|rows| -> Vec<u32> {
+            let centroids = Rows::new(&fitted.centroids, DIM);
+            let found = engine.nearest(rows, centroids, 1, Metric::Cosine, None);
+            let lists = found.expect("neighbours").lists;
+            lists.iter().map(|list| list[0].1).collect()
+        });
+        let one = Slicing {
+            names: (0..fitted.sizes.len()).map(|c| c.to_string()).collect(),
+            representatives: vec![Vec::new(); fitted.sizes.len()],
+            reference,
+            current: Some(current),
+            ..both.clone()
+        };
+        let mut quick = config(run);
+        quick.permutations = 0;
+        for (slicing, found) in [(both, &mut of_both), (one, &mut of_one)] {
+            let g = slices(&engine, &unpaired(&x, &y), &[slicing], &quick).expect("slices");
+            let shares = g.partitions[0].shares.as_ref().expect("shares");
+            // χ² with 9 degrees of freedom is above 16.92 one time in twenty.
+            *found += usize::from(shares.g.expect("counts") > 16.92);
+        }
+        assert_eq!(fitted.sizes.len(), 10);
+    }
+    println!("{of_both} {of_one}");
+    // Counts of a binomial(100, 0.05) are above 13 once in a thousand times.
+    assert!(
+        of_both <= 13,
+        "{of_both} of 100 runs, clusters of both sets"
+    );
+    assert!(of_one > 25, "{of_one} of 100 runs, clusters of one set");
 }
 
 /// Chunks of documents, labelled by document: rows by themselves would make shares seem to move.

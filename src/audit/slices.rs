@@ -186,16 +186,16 @@ pub(super) fn slices(
             .of_queries
             .then(|| query_values(known, &column.name))
             .flatten();
-        let values = |set: &'_ Embeddings| set.column(&column.name).map(<[String]>::to_vec);
-        let (Some(x), Some(y)) = (values(reference), values(current)) else {
+        let name = &column.name;
+        let (Some(x), Some(y)) = (reference.column(name), current.column(name)) else {
             continue;
         };
         let slicing = Slicing::of_column(
             ColumnValues {
                 name: &column.name,
                 numeric: column.numeric,
-                reference: &x,
-                current: &y,
+                reference: x,
+                current: y,
                 queries: queries.as_deref(),
             },
             config.min_slice_rows,
@@ -239,14 +239,8 @@ pub(super) fn slices(
         let ids = current.ids.iter().map(|id| format!("current:{id}"));
         ids.collect()
     });
-    let group = |set: &'_ Embeddings| {
-        config
-            .group
-            .as_ref()
-            .and_then(|g| set.column(g))
-            .map(<[String]>::to_vec)
-    };
-    let (x_groups, y_groups) = (group(reference), group(current));
+    let groups_of = |name: &String| (reference.column(name), current.column(name));
+    let (x_groups, y_groups) = config.group.as_ref().map_or((None, None), groups_of);
     let ndcg: Option<Vec<f64>> = known.retrieval.map(|found| {
         let queries = found.per_query.iter();
         queries
@@ -258,12 +252,12 @@ pub(super) fn slices(
         reference: Sample {
             rows: reference.rows(),
             ids: &reference.ids,
-            groups: x_groups.as_deref(),
+            groups: x_groups,
         },
         current: Sample {
             rows: current.rows(),
             ids: foreign.as_ref().unwrap_or(&current.ids),
-            groups: y_groups.as_deref(),
+            groups: y_groups,
         },
         shared: &known.join.shared,
         one_space,
@@ -438,7 +432,7 @@ fn one_evidence(
             estimate: Some(worst.effect),
             ci95: worst.ci95,
             n: Some(n),
-            exact: true,
+            exact: worst.measure != SliceMeasure::Content,
             threshold: None,
             state: if material {
                 AxisState::Shifted

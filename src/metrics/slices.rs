@@ -423,7 +423,8 @@ fn sliced_by(
         .map(|current| shares::share_changes(sets, units, &slicing.reference, current, slices));
     let (centroids, centroid_decomposition) = match &slicing.current {
         Some(current) if sets.one_space => {
-            let (per_slice, parts) = centroids::compare(sets, &slicing.reference, current, slices);
+            let (per_slice, parts) =
+                centroids::compare(sets, units, &slicing.reference, current, slices);
             (Some(per_slice), Some(parts))
         }
         _ => (None, None),

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::SlicedSets;
+use super::items::Units;
 use crate::engine::score;
 use crate::metrics::mmd::{Decomposition, Sample, decompose};
 
@@ -23,13 +24,14 @@ const STRIPE: usize = 64;
 /// Per slice the distance of its means, and what mix and content make of the distance of all.
 pub(super) fn compare(
     sets: &SlicedSets<'_>,
+    units: &Units,
     reference: &[u32],
     current: &[u32],
     slices: usize,
 ) -> (Vec<Option<SliceCentroids>>, Decomposition) {
     let s = slices + 1;
-    let x = SideMoments::new(sets.reference, reference, s);
-    let y = SideMoments::new(sets.current, current, s);
+    let x = SideMoments::new(sets.reference, &units.order[0], reference, s);
+    let y = SideMoments::new(sets.current, &units.order[1], current, s);
     // Pairs that stand in one slice on both sides move together.
     let mut products: Vec<Vec<f64>> = vec![Vec::new(); s];
     for &(a, b) in sets.shared {
@@ -108,11 +110,9 @@ struct SideMoments {
 }
 
 impl SideMoments {
-    fn new(sample: Sample<'_>, labels: &[u32], slices: usize) -> Self {
+    /// Sums in the given order of rows.
+    fn new(sample: Sample<'_>, order: &[u32], labels: &[u32], slices: usize) -> Self {
         let dim = sample.rows.dim();
-        // In the order of ids, so that the order of the rows in a file changes no bit.
-        let mut order: Vec<u32> = (0..labels.len() as u32).collect();
-        order.par_sort_unstable_by_key(|&row| sample.ids.get(row as usize));
         let mut moments = Self {
             rows: vec![0.0; slices],
             sums: vec![0.0; slices * dim],
@@ -136,7 +136,7 @@ impl SideMoments {
             .map(|stripe| {
                 let columns = stripe * STRIPE..((stripe + 1) * STRIPE).min(dim);
                 let mut sums = vec![0.0; slices * columns.len()];
-                for &row in &order {
+                for &row in order {
                     let at = labels[row as usize] as usize * columns.len();
                     let values = &sample.rows.row(row as usize)[columns.clone()];
                     for (sum, &value) in sums[at..at + columns.len()].iter_mut().zip(values) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -42,11 +43,18 @@ pub(super) struct Units {
     pub(super) count: usize,
     /// Whether a unit may hold several rows of one side.
     pub(super) grouped: bool,
+    /// Rows of either side in the order of their ids: sums in this order do not depend on the file's.
+    pub(super) order: [Vec<u32>; 2],
 }
 
 impl Units {
     pub(super) fn new(sets: &SlicedSets<'_>) -> Self {
         let (n, m) = (sets.reference.rows.len(), sets.current.rows.len());
+        let order = [sets.reference, sets.current].map(|sample| {
+            let mut order: Vec<u32> = (0..sample.rows.len() as u32).collect();
+            order.par_sort_unstable_by_key(|&row| sample.ids.get(row as usize));
+            order
+        });
         if let (Some(x), Some(y)) = (sets.reference.groups, sets.current.groups) {
             let mut numbers: HashMap<&str, u32> = HashMap::new();
             let mut number = |group| {
@@ -60,6 +68,7 @@ impl Units {
                 current,
                 count: numbers.len(),
                 grouped: true,
+                order,
             };
         }
         let mut current: Vec<u32> = (n as u32..(n + m) as u32).collect();
@@ -71,6 +80,7 @@ impl Units {
             current,
             count: n + m,
             grouped: false,
+            order,
         }
     }
 }
@@ -210,6 +220,7 @@ mod tests {
             current: Vec::new(),
             reference: numbers,
             grouped: true,
+            order: Default::default(),
         }
     }
 

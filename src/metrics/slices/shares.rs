@@ -232,6 +232,7 @@ mod tests {
             current: (40..100).collect(),
             count: 100,
             grouped: false,
+            order: Default::default(),
         };
         let found = variances(&units, &reference, &current, &[[30, 40], [10, 20]]);
         let (p, q) = (0.25f64, 1.0f64 / 3.0);
@@ -251,6 +252,7 @@ mod tests {
             current: (20..60).map(|i| 20 + (i - 20) / 2).collect(),
             count: 60,
             grouped: true,
+            order: Default::default(),
         };
         let found = variances(&units, &labels, &labels, &[[30, 30], [10, 10]]);
         let single = 0.25 * 0.75 / 40.0 * 2.0;
