@@ -40,6 +40,7 @@ fn config(seed: u64) -> SlicesConfig {
 
 /// Rows around topics: topic t is axis t, with noise.
 struct World {
+    dim: usize,
     values: Vec<f32>,
     topics: Vec<usize>,
     ids: Ids,
@@ -48,6 +49,10 @@ struct World {
 impl World {
     /// `rows` rows of topics drawn with these weights.
     fn draw(random: &mut Philox, name: &str, rows: usize, weights: &[f64]) -> Self {
+        Self::draw_in(DIM, random, name, rows, weights)
+    }
+
+    fn draw_in(dim: usize, random: &mut Philox, name: &str, rows: usize, weights: &[f64]) -> Self {
         let total: f64 = weights.iter().sum();
         let topics: Vec<usize> = (0..rows)
             .map(|_| {
@@ -62,7 +67,7 @@ impl World {
         let values = topics
             .iter()
             .flat_map(|&topic| {
-                let row: Vec<f32> = (0..DIM)
+                let row: Vec<f32> = (0..dim)
                     .map(|axis| {
                         let centre = if axis == topic { 1.0 } else { 0.2 };
                         (centre + 0.25 * random.normal()) as f32
@@ -72,6 +77,7 @@ impl World {
             })
             .collect();
         Self {
+            dim,
             values,
             topics,
             ids: (0..rows).map(|i| format!("{name}-{i}")).collect(),
@@ -80,7 +86,7 @@ impl World {
 
     fn sample(&self) -> Sample<'_> {
         Sample {
-            rows: Rows::new(&self.values, DIM),
+            rows: Rows::new(&self.values, self.dim),
             ids: &self.ids,
             groups: None,
         }
@@ -88,7 +94,7 @@ impl World {
 
     fn clustered(&self) -> ClusteredSet<'_> {
         ClusteredSet {
-            rows: Rows::new(&self.values, DIM),
+            rows: Rows::new(&self.values, self.dim),
             ids: &self.ids,
         }
     }
@@ -175,17 +181,19 @@ fn without_drift_slices_stand_out_as_rarely_as_promised() {
 /// move.
 #[test]
 fn clusters_of_one_set_would_see_drift_where_there_is_none() {
+    // The more dimensions, the more accidents.
+    const WIDE: usize = 128;
     let engine = engine(4);
     let (mut of_both, mut of_one) = (0, 0);
     for run in 0..RUNS / 2 {
         let mut random = Philox::new(run, 86);
-        let x = World::draw(&mut random, "x", 300, &[1.0, 1.0]);
-        let y = World::draw(&mut random, "y", 300, &[1.0, 1.0]);
+        let mut draw = |name| World::draw_in(WIDE, &mut random, name, 300, &[1.0, 1.0]);
+        let (x, y) = (draw("x"), draw("y"));
         let both = by_clusters(&engine, &x, &y, run);
-        let rows = [&x, &y].map(|world| Rows::new(&world.values, DIM));
+        let rows = [&x, &y].map(|world| Rows::new(&world.values, WIDE));
         let fitted = kmeans(&engine, rows[0], both.names.len(), run).expect("clusters");
         let [reference, current] = rows.map(|rows| -> Vec<u32> {
-            let centroids = Rows::new(&fitted.centroids, DIM);
+            let centroids = Rows::new(&fitted.centroids, WIDE);
             let found = engine.nearest(rows, centroids, 1, Metric::Cosine, None);
             let lists = found.expect("neighbours").lists;
             lists.iter().map(|list| list[0].1).collect()
@@ -207,13 +215,12 @@ fn clusters_of_one_set_would_see_drift_where_there_is_none() {
         }
         assert_eq!(fitted.sizes.len(), 10);
     }
-    println!("{of_both} {of_one}");
     // Counts of a binomial(100, 0.05) are above 13 once in a thousand times.
     assert!(
         of_both <= 13,
         "{of_both} of 100 runs, clusters of both sets"
     );
-    assert!(of_one > 25, "{of_one} of 100 runs, clusters of one set");
+    assert!(of_one > 40, "{of_one} of 100 runs, clusters of one set");
 }
 
 /// Chunks of documents, labelled by document: rows by themselves would make shares seem to move.
@@ -532,6 +539,7 @@ fn threads_and_row_order_change_nothing() {
         let rows: Vec<usize> = (0..world.topics.len()).rev().collect();
         let row = |row: &usize| world.values[row * DIM..(row + 1) * DIM].to_vec();
         let turned = World {
+            dim: DIM,
             values: rows.iter().flat_map(row).collect(),
             topics: rows.iter().map(|&row| world.topics[row]).collect(),
             ids: rows
