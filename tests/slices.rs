@@ -631,7 +631,7 @@ fn audits_name_the_broken_section_and_the_new_topic() {
         "{share:?}"
     );
     assert!(
-        shifted.verdict.reason.contains("emerged"),
+        shifted.verdict.reason.contains("promotions is new"),
         "{}",
         shifted.verdict.reason
     );

@@ -403,10 +403,12 @@ fn one_evidence(
         SliceMeasure::Share => {
             let share = slice.share.as_ref()?;
             let verb = match share.state {
-                ShareState::Emerging => "emerged",
+                ShareState::Emerging if share.reference == 0.0 => "is new",
+                ShareState::Emerging => "more than doubled",
                 ShareState::Grown | ShareState::Stable => "grew",
                 ShareState::Shrunk => "shrank",
-                ShareState::Vanishing => "vanished",
+                ShareState::Vanishing if share.current == 0.0 => "is gone",
+                ShareState::Vanishing => "shrank to less than half",
             };
             (
                 AxisName::Distribution,

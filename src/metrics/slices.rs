@@ -112,7 +112,7 @@ pub struct SlicedBy {
     pub shares: Option<ShareDistances>,
     /// What of the MMD² lies in shares, and what in contents.
     pub mmd2_decomposition: Option<DriftParts>,
-    /// The same of the squared distance of the means.
+    /// The same of the squared distance of the means as they stand: what chance adds to it is content.
     pub centroid_decomposition: Option<DriftParts>,
     /// Which items the lost neighbours belong to.
     pub lost_neighbours: Option<LostNeighbours>,
