@@ -9,12 +9,14 @@ use crate::error::Result;
 use crate::metrics::comparability::Comparability;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
 use crate::metrics::retrieval::Retrieval;
+use crate::metrics::slices::Slices;
 use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
 pub mod gate;
 mod measure;
+mod slices;
 mod verdict;
 
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
@@ -41,6 +43,12 @@ pub struct AuditConfig {
     pub thresholds: Vec<f64>,
     /// Rows sampled per side for the distribution measures; `None`: every row.
     pub sample: Option<usize>,
+    /// Metadata columns whose values are slices; pairs of them are crossed.
+    pub slice_by: Vec<String>,
+    /// Clusters that are slices too; `None`: as many as suit the rows, 0: none.
+    pub clusters: Option<usize>,
+    /// Rows on either side that make a slice.
+    pub min_slice_rows: usize,
     /// Permutations of the MMD test.
     pub permutations: u32,
     /// σ of the RBF kernel; `None`: median distance over pooled pairs.
@@ -75,6 +83,9 @@ impl AuditConfig {
             overlap_queries: None,
             thresholds: Vec::new(),
             sample: None,
+            slice_by: Vec::new(),
+            clusters: None,
+            min_slice_rows: 50,
             permutations: 9_999,
             bandwidth: None,
             seed: 0,
@@ -104,6 +115,8 @@ pub struct Audit {
     pub retrieval: Option<Retrieval>,
     /// What similarity thresholds set on the reference are worth on the current set.
     pub thresholds: Option<Thresholds>,
+    /// Where the drift is.
+    pub slices: Option<Slices>,
     /// Measures that were not taken, each with its reason.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -181,7 +194,16 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
 
     // Read.
     let mut inputs = Vec::new();
-    let columns: Vec<String> = config.group.iter().cloned().collect();
+    let slice_columns = slices::columns(config)?;
+    let mut columns: Vec<String> = config.group.iter().cloned().collect();
+    let sliced = slice_columns.iter().map(|column| &column.name);
+    columns.extend(
+        sliced
+            .filter(|name| config.group.as_ref() != Some(name))
+            .cloned(),
+    );
+    let of_queries = slice_columns.iter().filter(|column| column.of_queries);
+    let query_columns: Vec<String> = of_queries.map(|column| column.name.clone()).collect();
     let mut read = |role: &str, input: &str, columns: &[String]| {
         read_set(
             role,
@@ -197,7 +219,11 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let golden = match &config.golden {
         None => None,
         Some(golden) => Some(measure::Golden {
-            queries_reference: read("queries_reference", &golden.queries_reference, &[])?,
+            queries_reference: read(
+                "queries_reference",
+                &golden.queries_reference,
+                &query_columns,
+            )?,
             queries_current: read("queries_current", &golden.queries_current, &[])?,
             qrels: measure::read_qrels(&golden.qrels)?,
         }),
@@ -252,6 +278,21 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         &mut not_measured,
     )?;
     clock.lap("retrieval");
+    let overlap_k = neighbourhoods.as_ref().map_or(0, |found| found.k);
+    let known = slices::Known {
+        reference: &reference,
+        current: &current,
+        join: &join,
+        pairing: pairing.kind,
+        comparability: &comparability,
+        items: items.as_ref(),
+        overlap_k,
+        golden: golden.as_ref(),
+        retrieval: retrieval.as_ref(),
+        columns: &slice_columns,
+    };
+    let mut slices = slices::slices(engine, &known, config, &mut not_measured)?;
+    clock.lap("slices");
     let distribution = measure::distribution(
         engine,
         reference,
@@ -264,6 +305,9 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     clock.lap("distribution");
     if let Some(mmd) = distribution.as_ref().and_then(|d| d.mmd.as_ref()) {
         warnings.extend(mmd.notes.iter().map(|note| format!("MMD: {note}")));
+        if let (Some(slices), Some(m2)) = (&mut slices, mmd.effect.reference_m2) {
+            slices.set_scale(m2);
+        }
     }
 
     // Judge.
@@ -275,6 +319,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         neighbourhoods: neighbourhoods.as_ref(),
         distribution: distribution.as_ref(),
         retrieval: retrieval.as_ref(),
+        slices: slices.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
     Ok(Audited {
@@ -288,6 +333,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             distribution,
             retrieval,
             thresholds,
+            slices,
             not_measured,
         },
         inputs,

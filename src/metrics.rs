@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod alignment;
+pub mod clusters;
 pub mod comparability;
 pub mod cosine;
 pub mod duplicates;
@@ -12,5 +13,6 @@ pub mod moments;
 pub mod overlap;
 pub mod pairs;
 pub mod retrieval;
+pub mod slices;
 pub mod spectrum;
 pub mod thresholds;

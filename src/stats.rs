@@ -1,6 +1,7 @@
 //! Statistics: pure functions on numbers.
 
 pub mod correction;
+pub mod counts;
 pub mod distribution;
 pub mod interval;
 pub mod linalg;

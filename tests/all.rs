@@ -16,6 +16,7 @@ mod oracle;
 mod report;
 mod schema;
 mod shaders;
+mod slices;
 mod source;
 mod spirv;
 mod stream;

@@ -264,12 +264,12 @@ pub(super) fn distribution(
             Sample {
                 rows: x,
                 ids: &reference.ids,
-                groups: reference.first_column(),
+                groups: config.group.as_ref().and_then(|g| reference.column(g)),
             },
             Sample {
                 rows: y,
                 ids: foreign.as_ref().unwrap_or(&current.ids),
-                groups: current.first_column(),
+                groups: config.group.as_ref().and_then(|g| current.column(g)),
             },
             &mmd_config,
         )?);

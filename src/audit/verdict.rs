@@ -9,10 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{Pairing, PairingKind};
+use super::{Pairing, PairingKind, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::overlap::Overlap;
 use crate::metrics::retrieval::Retrieval;
+use crate::metrics::slices::Slices;
 
 /// Thresholds of the verdict. Defaults are the program's policy; they come from experience with
 /// sentence embeddings, not from theory.
@@ -40,6 +41,8 @@ pub struct Policy {
     pub alpha: f64,
     /// Held-out cosine after the best rotation from which an adapter is worth fitting.
     pub min_adapter_cosine: f64,
+    /// False discovery rate of the search for slices that stand out.
+    pub false_discovery_rate: f64,
 }
 
 impl Default for Policy {
@@ -55,6 +58,7 @@ impl Default for Policy {
             review_eps_eq: 0.05,
             alpha: 0.01,
             min_adapter_cosine: 0.9,
+            false_discovery_rate: 0.05,
         }
     }
 }
@@ -209,18 +213,30 @@ pub(super) struct Findings<'a> {
     pub(super) neighbourhoods: Option<&'a Overlap>,
     pub(super) distribution: Option<&'a Distribution>,
     pub(super) retrieval: Option<&'a Retrieval>,
+    pub(super) slices: Option<&'a Slices>,
 }
 
 /// Judges the findings by the policy.
 pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
-    let axes = vec![
+    let mut axes = vec![
         data(findings, policy),
         coordinates(findings, policy),
         neighbourhoods(findings, policy),
         retrieval(findings, policy),
         distribution(findings, policy),
     ];
-    let (action, reason, would_flip) = decide(findings, &axes, policy);
+    let (action, mut reason, would_flip) = decide(findings, &axes, policy);
+    if let Some(found) = findings.slices {
+        let evidence = slices::evidence(found, policy);
+        if let Some((_, worst)) = evidence.iter().find(|(_, e)| e.state == AxisState::Shifted) {
+            reason = format!("{reason}; {}", worst.statement);
+        }
+        for (name, evidence) in evidence {
+            let axis = axes.iter_mut().find(|axis| axis.axis == name);
+            axis.into_iter()
+                .for_each(|axis| axis.evidence.push(evidence.clone()));
+        }
+    }
     Verdict {
         action,
         reason,

@@ -68,6 +68,16 @@ pub(super) struct AuditArgs {
     /// Use only this many rows per side for the distribution measures
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
+    /// Column whose values are slices to look for the drift in; may be repeated,
+    /// pairs of columns are crossed
+    #[arg(long, value_name = "COLUMN")]
+    slice_by: Vec<String>,
+    /// Clusters to look for the drift in, 0 for none [default: 0.4·√rows]
+    #[arg(long, value_name = "N")]
+    clusters: Option<usize>,
+    /// Rows on either side that make a slice
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    min_slice: usize,
     /// Permutations of the MMD test
     #[arg(long, value_name = "N", default_value_t = 9_999)]
     permutations: u32,
@@ -92,6 +102,9 @@ impl AuditArgs {
             overlap_queries,
             thresholds,
             sample,
+            slice_by,
+            clusters,
+            min_slice,
             permutations,
             bandwidth,
             gates,
@@ -112,6 +125,7 @@ impl AuditArgs {
         }
         super::positive("--sample", sample)?;
         super::positive("--overlap-queries", overlap_queries)?;
+        super::positive("--min-slice", Some(min_slice))?;
         super::check_test(permutations, bandwidth)?;
         let config = AuditConfig {
             id,
@@ -121,6 +135,9 @@ impl AuditArgs {
             overlap_queries,
             thresholds,
             sample,
+            slice_by,
+            clusters,
+            min_slice_rows: min_slice,
             permutations,
             bandwidth,
             seed: session.seed,

@@ -19,6 +19,7 @@ use crate::stats::distribution;
 mod align;
 mod cutoffs;
 mod sections;
+mod slices;
 
 pub use align::align_page;
 
@@ -55,7 +56,10 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.retrieval.as_ref().map(retrieval_section));
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
+    sections.extend(audit.slices.as_ref().map(slices::slices_section));
     sections.push(scope_section(audit));
+    let mut tables = vec![key_numbers(audit)];
+    tables.extend(audit.slices.as_ref().and_then(slices::worst_table));
     Page {
         title: format!(
             "{} → {}",
@@ -73,7 +77,7 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
             tone: tone(verdict.action),
         }),
         axes,
-        key_numbers: vec![key_numbers(audit)],
+        key_numbers: tables,
         warnings: output.warnings.clone(),
         sections,
         facts: facts(output),
