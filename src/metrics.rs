@@ -5,6 +5,7 @@ pub mod alignment;
 pub mod clusters;
 pub mod comparability;
 pub mod cosine;
+pub mod dimensions;
 pub mod duplicates;
 pub mod frechet;
 pub mod kmeans;

@@ -41,6 +41,9 @@ pub struct Policy {
     pub alpha: f64,
     /// Held-out cosine after the best rotation from which an adapter is worth fitting.
     pub min_adapter_cosine: f64,
+    /// Share of principal directions that may have moved: by a Kolmogorov–Smirnov distance of 0.1, or by 0.2
+    /// standard deviations.
+    pub max_moved_directions: f64,
     /// False discovery rate of the search for slices that stand out.
     pub false_discovery_rate: f64,
 }
@@ -58,6 +61,7 @@ impl Default for Policy {
             review_eps_eq: 0.05,
             alpha: 0.01,
             min_adapter_cosine: 0.9,
+            max_moved_directions: 0.05,
             false_discovery_rate: 0.05,
         }
     }
@@ -251,10 +255,11 @@ fn decide(findings: &Findings<'_>, axes: &[Axis], policy: &Policy) -> (Action, S
     let [data, coordinates, neighbourhoods, retrieval, distribution] =
         [0, 1, 2, 3, 4].map(|i| axes[i].state);
     let first = |axis: usize| {
-        axes[axis]
-            .evidence
-            .first()
-            .map_or(String::new(), |e| e.statement.clone())
+        let Axis {
+            evidence, state, ..
+        } = &axes[axis];
+        let decisive = evidence.iter().find(|e| e.state == *state);
+        decisive.map_or(String::new(), |e| e.statement.clone())
     };
     let decision = |action, reason: String, flip: &str| (action, reason, flip.to_owned());
 
@@ -503,6 +508,24 @@ fn data(findings: &Findings<'_>, policy: &Policy) -> Axis {
             format!(
                 "{missing} reference ids are missing from current, {} are new",
                 findings.pairing.only_current
+            ),
+        ));
+    }
+    if let Some(distribution) = findings.distribution
+        && let Some(collapse) = &distribution.collapse
+        && collapse.is_flagged(policy.alpha)
+    {
+        let [before, after] = collapse.near_duplicate_share.map(|share| 100.0 * share);
+        evidence.push(fact(
+            "collapse: ratio of Vendi scores, with mean cosine, near-duplicates and the dispersion test",
+            collapse.vendi_ratio,
+            distribution.rows[0] + distribution.rows[1],
+            None,
+            AxisState::Broken,
+            format!(
+                "the current vectors crowd together: the mean cosine of random pairs rose by {:.3}, pairs above 0.95 from {before:.3} to {after:.3} %, and diversity fell to {:.2} of what it was",
+                collapse.mean_cosine_rise.unwrap_or(0.0),
+                collapse.vendi_ratio.unwrap_or(0.0),
             ),
         ));
     }
@@ -774,6 +797,25 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
                 if moved { "changed" } else { "stayed" }
             ),
         ));
+    }
+    if let Some(drift) = findings.distribution.and_then(|d| d.axes.as_ref())
+        && let Some(found) = &drift.principal_directions
+    {
+        let far = found.moved_share > policy.max_moved_directions;
+        evidence.push(Evidence {
+            exact: drift.exact,
+            ..fact(
+                "share of the reference's principal directions that moved (KS ≥ 0.1 or W1 ≥ 0.2 sd)",
+                Some(found.moved_share),
+                drift.rows[0] + drift.rows[1],
+                Some(policy.max_moved_directions),
+                if far { AxisState::Shifted } else { AxisState::Ok },
+                format!(
+                    "{} of {} principal directions and {} of {} coordinates moved far enough to matter",
+                    found.moved, found.axes, drift.coordinates.moved, drift.coordinates.axes
+                ),
+            )
+        });
     }
     axis(name, evidence)
 }

@@ -24,7 +24,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 39] = [
+pub const AUDIT_MEASURES: [&str; 41] = [
     "faulty_share.reference",
     "faulty_share.current",
     "duplicate_growth",
@@ -59,6 +59,8 @@ pub const AUDIT_MEASURES: [&str; 39] = [
     "mmd.p_value",
     "dispersion.p_value",
     "vendi_ratio",
+    "coordinates.moved_share",
+    "directions.moved_share",
     "centroid_shift",
     "frechet",
     "cosine_shift.ks",
@@ -177,6 +179,18 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     list.add(
         "vendi_ratio",
         distribution.and_then(|d| d.vendi_ratio),
+        None,
+    );
+    let axes = distribution.and_then(|d| d.axes.as_ref());
+    list.add(
+        "coordinates.moved_share",
+        axes.map(|axes| axes.coordinates.moved_share),
+        None,
+    );
+    let directions = axes.and_then(|axes| axes.principal_directions.as_ref());
+    list.add(
+        "directions.moved_share",
+        directions.map(|found| found.moved_share),
         None,
     );
     let centroid = distribution.and_then(|d| d.centroid.as_ref());

@@ -1,6 +1,10 @@
 //! The sections of an audit's page, one per question.
 
 use super::*;
+use crate::metrics::dimensions::{AxisDrift, AxisTests};
+
+/// Axes of a kind that are shown.
+const LISTED_AXES: usize = 5;
 
 pub(super) fn evidence_section(audit: &Audit) -> Section {
     let rows = audit
@@ -506,11 +510,61 @@ pub(super) fn distribution_section(found: &Distribution) -> Section {
         ));
     }
     items.push(Item::Table(named("Distances between the sets", rows)));
+    if let Some(found) = &found.axes {
+        items.push(Item::Table(axes_table(found)));
+    }
     Section {
         id: "distribution".to_owned(),
         title: "Distribution".to_owned(),
         lead: "Do the two sets, as samples, cover the same ground?".to_owned(),
         items,
+    }
+}
+
+/// The axes that moved farthest.
+fn axes_table(found: &AxisDrift) -> Table {
+    let kinds = [
+        ("coordinate", Some(&found.coordinates)),
+        ("direction", found.principal_directions.as_ref()),
+    ];
+    let rows = kinds.iter().flat_map(|(kind, tests)| {
+        let farthest = tests.iter().flat_map(|tests| &tests.farthest);
+        farthest.take(LISTED_AXES).map(move |shift| {
+            vec![
+                format!("{kind} {}", shift.axis).into(),
+                number(shift.ks),
+                number(shift.w1_in_sd),
+                number(shift.mean_shift_in_sd),
+                number(shift.sd_ratio),
+                number(shift.psi),
+                Value::from(if shift.moved { "yes" } else { "no" }),
+            ]
+        })
+    });
+    let moved = |tests: &AxisTests| format!("{} of {}", tests.moved, tests.axes);
+    Table {
+        caption: format!(
+            "Axes that moved farthest ({} coordinates{} moved; KS below {:.3} is noise)",
+            moved(&found.coordinates),
+            found
+                .principal_directions
+                .as_ref()
+                .map_or(String::new(), |tests| format!(
+                    " and {} principal directions",
+                    moved(tests)
+                )),
+            found.ks_noise_floor
+        ),
+        columns: vec![
+            Column::left("axis"),
+            Column::right("KS"),
+            Column::right("W1, sd"),
+            Column::right("mean, sd"),
+            Column::right("sd ratio"),
+            Column::right("PSI"),
+            Column::left("moved"),
+        ],
+        rows: rows.collect(),
     }
 }
 
