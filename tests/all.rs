@@ -5,6 +5,7 @@ mod align;
 mod architecture;
 mod cli;
 mod fixtures;
+mod floor;
 mod gates;
 mod geometry;
 mod gpu;
