@@ -13,6 +13,7 @@ mod mmd;
 mod neighbourhoods;
 mod oracle;
 mod report;
+mod report_browser;
 mod schema;
 mod shaders;
 mod slices;
