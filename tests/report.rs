@@ -387,7 +387,7 @@ pub(crate) fn scatter() -> Plot {
         let angle = i as f32 * 0.7;
         Some([angle.cos() + moved, angle.sin() * i as f32 / 60.0])
     };
-    let moved = |i: usize| if i % 3 == 0 { 0.5 } else { 0.0 };
+    let moved = |i: usize| [0.5, 0.0, 0.0][i % 3];
     let panel = |name: &str, points| Panel {
         name: name.into(),
         points,

@@ -286,7 +286,7 @@
       this.legend = element("div", { class: "legend" });
       this.rest = element("div", { class: "rest" });
       this.numbers = element("details", { class: "numbers", ontoggle: () => this.list() }, element("summary", {}, "Numbers"));
-      host.querySelector(".reading").before(element("div", { class: "live" }, this.toolbar(), this.legend, this.stage, this.rest), this.numbers);
+      host.querySelector(".reading").before(element("div", { class: "live" }, this.toolbar(), this.stage, this.rest), this.numbers);
       this.range = this.form.range(this.plot);
       this.zooms = this.stages.map((stage, i) => {
         const zoom = d3.zoom().scaleExtent([1, 200]).filter((event) => this.accepts(event)).on("zoom", (event) => this.move(event.transform, i));
@@ -295,7 +295,7 @@
       });
       this.draw();
       host.classList.add("interactive");
-      new ResizeObserver(() => this.stages[0].clientWidth !== this.width && this.draw()).observe(this.stage);
+      new ResizeObserver(() => Math.max(this.stages[0].clientWidth, 160) !== this.width && this.draw()).observe(this.stage);
     }
 
     // The wheel and one finger scroll the page until a figure is zoomed.
@@ -322,7 +322,7 @@
         if (slices.length > 1) bar.append(element("label", {}, "Show ", slices));
         this.slices = slices;
       }
-      bar.append(element("span", { class: "zoom" }, button("Zoom in", "+", () => this.scale(2)), button("Zoom out", "\u2212", () => this.scale(0.5)),
+      bar.append(this.legend, element("span", { class: "zoom" }, button("Zoom in", "+", () => this.scale(2)), button("Zoom out", "\u2212", () => this.scale(0.5)),
         this.reset = button("Show all", "Show all", () => this.set(d3.zoomIdentity))));
       return bar;
     }
@@ -367,7 +367,7 @@
     }
 
     draw() {
-      this.width = this.stages[0].clientWidth || this.host.clientWidth;
+      this.width = Math.max(this.stages[0].clientWidth, 160);
       const frame = { left: 0, right: this.width, top: 0, bottom: 1 };
       const margins = { marginLeft: 46, marginRight: 14, marginBottom: 44 };
       this.stages.forEach((stage, i) => {
@@ -417,6 +417,7 @@
           this.legend.append(element("button", { type: "button", "aria-pressed": String(!this.hidden.has(i)), onclick: toggle }, swatch, s.name));
         });
       }
+      if (this.plot.rows?.some((r) => r.margin != null)) this.legend.append(element("span", {}, element("i", { class: "margin" }), "margin"));
       if (this.plot.form !== "scatter" || !this.plot.shades.length) return;
       const colours = this.form.colours(this.plot, this.view({ left: 0, right: 1, top: 0, bottom: 1 }));
       if (colours.entries) {
@@ -448,7 +449,7 @@
       const series = [histogram("all", known)];
       if (filter) series.push(histogram(chosen[1], known.filter((i) => filter.of[i] === filter.at)));
       const plot = { series, marks: [], x_label: this.plot.shades[this.shade].name };
-      const width = this.host.clientWidth;
+      const width = Math.max(this.host.clientWidth, 160);
       const view = { ...forms.densities.range(plot), hidden: new Set(), side: () => "middle", width };
       const options = forms.densities.draw(plot, view);
       const svg = Plot.plot({ ...options, height: 150, width, marginLeft: 46, marginRight: 14, marginBottom: 44, x: { ...options.x, domain: view.x },
