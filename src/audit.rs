@@ -7,6 +7,7 @@ use crate::embeddings::{Embeddings, IdSource, Ids, Join, Rows};
 use crate::engine::{Engine, Progress};
 use crate::error::Result;
 use crate::metrics::comparability::Comparability;
+use crate::metrics::map::CorpusMap;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
 use crate::metrics::retrieval::Retrieval;
 use crate::metrics::slices::Slices;
@@ -15,6 +16,7 @@ use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
 pub mod gate;
+mod map;
 mod measure;
 mod slices;
 mod verdict;
@@ -117,6 +119,8 @@ pub struct Audit {
     pub thresholds: Option<Thresholds>,
     /// Where the drift is.
     pub slices: Option<Slices>,
+    /// Both sets in two dimensions; the points are in the report.
+    pub map: Option<CorpusMap>,
     /// Measures that were not taken, each with its reason.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -291,8 +295,10 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         retrieval: retrieval.as_ref(),
         columns: &slice_columns,
     };
-    let mut slices = slices::slices(engine, &known, config, &mut not_measured)?;
+    let (mut slices, slicings) = slices::slices(engine, &known, config, &mut not_measured)?;
     clock.lap("slices");
+    let map = map::map(engine, &known, &slicings, config.seed)?;
+    clock.lap("map");
     let distribution = measure::distribution(
         engine,
         reference,
@@ -334,6 +340,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             retrieval,
             thresholds,
             slices,
+            map,
             not_measured,
         },
         inputs,

@@ -8,6 +8,7 @@ pub mod cosine;
 pub mod duplicates;
 pub mod frechet;
 pub mod kmeans;
+pub mod map;
 pub mod mmd;
 pub mod moments;
 pub mod overlap;

@@ -9,6 +9,7 @@ mod gates;
 mod geometry;
 mod gpu;
 mod life;
+mod map;
 mod mmd;
 mod neighbourhoods;
 mod oracle;

@@ -251,7 +251,7 @@
           height: plot.panels.length > 1 ? Math.min(view.width, 420) + 24 : 340,
           ...(bare ? { marginLeft: 4, marginRight: 4, marginBottom: 6 } : {}), marginTop: 24,
           x: { label: plot.x_label || null, labelAnchor: "center", labelArrow: "none", tickSize: 0, axis: bare ? null : "bottom" },
-          y: { domain: view.y, label: plot.y_label || null, labelArrow: "none", axis: bare ? null : "left", ...axis },
+          y: { domain: view.y, label: plot.y_label || null, labelArrow: "none", axis: bare ? null : "left", ...axis, grid: !bare },
           marks: [
             Plot.frame({ stroke: "var(--rule)" }),
             Plot.text([plot.panels[panel].name], { frameAnchor: "top-left", dy: -18, fontWeight: 600, fill: "var(--ink)" }),
@@ -322,8 +322,9 @@
         if (slices.length > 1) bar.append(element("label", {}, "Show ", slices));
         this.slices = slices;
       }
-      bar.append(this.legend, element("span", { class: "zoom" }, button("Zoom in", "+", () => this.scale(2)), button("Zoom out", "\u2212", () => this.scale(0.5)),
-        this.reset = button("Show all", "Show all", () => this.set(d3.zoomIdentity))));
+      const zoom = element("span", { class: "zoom" }, button("Zoom in", "+", () => this.scale(2)), button("Zoom out", "\u2212", () => this.scale(0.5)),
+        this.reset = button("Show all", "Show all", () => this.set(d3.zoomIdentity)));
+      bar.append(...(this.plot.form === "scatter" ? [zoom, this.legend] : [this.legend, zoom]));
       return bar;
     }
 
@@ -439,20 +440,23 @@
       const known = d3.range(values.length).filter((i) => values[i] != null);
       const ends = d3.extent(known, (i) => values[i]);
       if (!(ends[1] > ends[0])) return;
-      const edges = d3.range(41).map((i) => ends[0] + ((ends[1] - ends[0]) * i) / 40);
+      // Counts get a bin each.
+      const whole = ends[1] - ends[0] <= 40 && known.every((i) => Number.isInteger(values[i]));
+      const [first, width, bins] = whole ? [ends[0] - 0.5, 1, ends[1] - ends[0] + 1] : [ends[0], (ends[1] - ends[0]) / 40, 40];
+      const edges = d3.range(bins + 1).map((i) => first + width * i);
       const histogram = (name, items) => {
-        const counts = new Array(40).fill(0);
-        items.forEach((i) => (counts[Math.min(39, Math.floor((40 * (values[i] - ends[0])) / (ends[1] - ends[0])))] += 1));
+        const counts = new Array(bins).fill(0);
+        items.forEach((i) => (counts[Math.min(bins - 1, Math.floor((values[i] - first) / width))] += 1));
         return { name, edges, counts };
       };
       const filter = this.filter();
       const series = [histogram("all", known)];
       if (filter) series.push(histogram(chosen[1], known.filter((i) => filter.of[i] === filter.at)));
       const plot = { series, marks: [], x_label: this.plot.shades[this.shade].name };
-      const width = Math.max(this.host.clientWidth, 160);
-      const view = { ...forms.densities.range(plot), hidden: new Set(), side: () => "middle", width };
+      const room = Math.max(this.host.clientWidth, 160);
+      const view = { ...forms.densities.range(plot), hidden: new Set(), side: () => "middle", width: room };
       const options = forms.densities.draw(plot, view);
-      const svg = Plot.plot({ ...options, height: 150, width, marginLeft: 46, marginRight: 14, marginBottom: 44, x: { ...options.x, domain: view.x },
+      const svg = Plot.plot({ ...options, height: 150, width: room, marginLeft: 46, marginRight: 14, marginBottom: 44, x: { ...options.x, domain: view.x },
         style: { background: "none", color: "var(--soft)", fontFamily: "var(--sans)", fontSize: "12px", overflow: "visible" } });
       svg.setAttribute("role", "img");
       svg.setAttribute("aria-label", `Distribution of ${plot.x_label}${filter ? `, of all and of ${chosen[1]}` : ""}`);
