@@ -7,6 +7,7 @@ use crate::embeddings::{Embeddings, IdSource, Ids, Join, Rows, Values};
 use crate::engine::{Engine, Progress};
 use crate::error::Result;
 use crate::metrics::comparability::Comparability;
+use crate::metrics::map::CorpusMap;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
 use crate::metrics::retrieval::Retrieval;
 use crate::metrics::slices::Slices;
@@ -16,6 +17,7 @@ use crate::source::{self, ReadOptions};
 
 mod floor;
 pub mod gate;
+mod map;
 mod measure;
 mod slices;
 mod verdict;
@@ -124,6 +126,8 @@ pub struct Audit {
     pub slices: Option<Slices>,
     /// What two runs of one model over the same documents already change, where two were given.
     pub noise_floor: Option<NoiseFloor>,
+    /// Both sets in two dimensions; the points are in the report.
+    pub map: Option<CorpusMap>,
     /// Measures that were not taken, each with its reason.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -320,8 +324,10 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         retrieval: retrieval.as_ref(),
         columns: &slice_columns,
     };
-    let mut slices = slices::slices(engine, &known, config, &mut not_measured)?;
+    let (mut slices, slicings) = slices::slices(engine, &known, config, &mut not_measured)?;
     clock.lap("slices");
+    let map = map::map(engine, &known, &slicings, config.seed)?;
+    clock.lap("map");
     let distribution = measure::distribution(
         engine,
         reference,
@@ -365,6 +371,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             thresholds,
             slices,
             noise_floor,
+            map,
             not_measured,
         },
         inputs,

@@ -9,6 +9,7 @@ pub mod dimensions;
 pub mod duplicates;
 pub mod frechet;
 pub mod kmeans;
+pub mod map;
 pub mod mmd;
 pub mod moments;
 pub mod overlap;

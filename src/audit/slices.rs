@@ -151,13 +151,13 @@ pub(super) struct Known<'a> {
     pub(super) columns: &'a [SliceColumn],
 }
 
-/// Measures clusters, columns and crossed columns.
+/// Measures clusters, columns and crossed columns; and hands out what they were.
 pub(super) fn slices(
     engine: &Engine,
     known: &Known<'_>,
     config: &AuditConfig,
     not_measured: &mut Vec<NotMeasured>,
-) -> Result<Option<Slices>> {
+) -> Result<(Option<Slices>, Vec<Slicing>)> {
     let (reference, current) = (known.reference, known.current);
     let one_space =
         known.comparability.relation.shares_coordinates() && reference.dim() == current.dim();
@@ -231,7 +231,7 @@ pub(super) fn slices(
     slicings.extend(by_columns);
     slicings.extend(crossed);
     if slicings.is_empty() {
-        return Ok(None);
+        return Ok((None, slicings));
     }
 
     // Row numbers that pair nothing are no identities: equal ones are different documents.
@@ -277,7 +277,8 @@ pub(super) fn slices(
         bandwidth: config.bandwidth,
         seed: config.seed,
     };
-    slices::slices(engine, &sets, &slicings, &slices_config).map(Some)
+    let found = slices::slices(engine, &sets, &slicings, &slices_config)?;
+    Ok((Some(found), slicings))
 }
 
 fn by_clusters(

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark, Page,
-    Plot, Point, Role, Section, State, Table, Tone, Value, Verdict, XAxis,
+    Panel, Plot, Point, Role, Section, Shade, ShadeValues, State, Table, Tone, Value, Verdict,
+    XAxis,
 };
 use crate::audit::{Action, Audit, AxisState, Coordinates, DataFaults, Distribution, PairingKind};
 use crate::metrics::cosine::CosineDistribution;
@@ -18,6 +19,7 @@ use crate::stats::distribution;
 
 mod align;
 mod cutoffs;
+mod map;
 mod sections;
 mod slices;
 
@@ -57,6 +59,7 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
     sections.extend(audit.slices.as_ref().map(slices::slices_section));
+    sections.extend(audit.map.as_ref().map(map::map_section));
     sections.push(scope_section(audit));
     let mut tables = vec![key_numbers(audit)];
     tables.extend(audit.slices.as_ref().and_then(slices::worst_table));
