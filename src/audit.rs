@@ -15,14 +15,12 @@ use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
-mod floor;
 pub mod gate;
 mod map;
 mod measure;
 mod slices;
 mod verdict;
 
-pub use floor::NoiseFloor;
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
 
@@ -39,8 +37,6 @@ pub struct AuditConfig {
     pub group: Option<String>,
     /// Golden queries, where there are any.
     pub golden: Option<GoldenConfig>,
-    /// The same documents embedded twice by the reference's model.
-    pub noise_floor: Option<[String; 2]>,
     /// k of the neighbourhood overlap; the verdict reads the one nearest to 10.
     pub ks: Vec<usize>,
     /// Queries sampled for the overlap; `None`: every shared row. The base is never sampled.
@@ -85,7 +81,6 @@ impl AuditConfig {
             id: None,
             group: None,
             golden: None,
-            noise_floor: None,
             ks: vec![1, 5, 10, 50, 100],
             overlap_queries: None,
             thresholds: Vec::new(),
@@ -124,8 +119,6 @@ pub struct Audit {
     pub thresholds: Option<Thresholds>,
     /// Where the drift is.
     pub slices: Option<Slices>,
-    /// What two runs of one model over the same documents already change, where two were given.
-    pub noise_floor: Option<NoiseFloor>,
     /// Both sets in two dimensions; the points are in the report.
     pub map: Option<CorpusMap>,
     /// Measures that were not taken, each with its reason.
@@ -239,13 +232,6 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             qrels: measure::read_qrels(&golden.qrels)?,
         }),
     };
-    let runs = match &config.noise_floor {
-        None => None,
-        Some([first, second]) => Some([
-            read("noise_floor_first", first, &[])?,
-            read("noise_floor_second", second, &[])?,
-        ]),
-    };
     clock.lap("read");
 
     // Check.
@@ -261,21 +247,6 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     clock.lap("check");
 
     // Measure.
-    let noise_floor = match runs {
-        None => None,
-        Some(runs) => {
-            let floor = floor::noise_floor(engine, runs, reference.dim(), config)?;
-            if floor.items * 2 < reference.len() as u64 {
-                warnings.push(format!(
-                    "the noise floor is of {} documents, the reference has {}: overlap is higher among fewer",
-                    floor.items,
-                    reference.len()
-                ));
-            }
-            clock.lap("noise floor");
-            Some(floor)
-        }
-    };
     let mut coordinates = measure::coordinates(engine, shared.as_ref(), config, &mut not_measured)?;
     let paired_cosine = coordinates
         .as_mut()
@@ -355,7 +326,6 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         distribution: distribution.as_ref(),
         retrieval: retrieval.as_ref(),
         slices: slices.as_ref(),
-        noise_floor: noise_floor.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
     Ok(Audited {
@@ -370,7 +340,6 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             retrieval,
             thresholds,
             slices,
-            noise_floor,
             map,
             not_measured,
         },

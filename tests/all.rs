@@ -5,7 +5,6 @@ mod align;
 mod architecture;
 mod cli;
 mod fixtures;
-mod floor;
 mod gates;
 mod geometry;
 mod gpu;

@@ -75,7 +75,7 @@ fn bytes(values: impl Iterator<Item = f32>, dtype: Dtype) -> Vec<u8> {
         .collect()
 }
 
-pub fn npy(descr: &str, fortran: &str, rows: usize, dim: usize, data: &[u8]) -> Vec<u8> {
+fn npy(descr: &str, fortran: &str, rows: usize, dim: usize, data: &[u8]) -> Vec<u8> {
     let mut header =
         format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': ({rows}, {dim}), }}");
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;

@@ -8,7 +8,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::floor::{DISTANCE_TO_RERUN, INTACT_SHARE_OF_RERUN, NoiseFloor};
 use super::measure::{Coordinates, DataFaults, Distribution};
 use super::{Pairing, PairingKind, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
@@ -177,9 +176,7 @@ pub struct Evidence {
     pub n: Option<u64>,
     /// Whether all of them were used.
     pub exact: bool,
-    /// What two runs of one model over the same documents give, where that was measured.
-    pub floor: Option<f64>,
-    /// The policy's threshold it was held against, or the floor's where no model could meet that.
+    /// The policy's threshold it was held against.
     pub threshold: Option<f64>,
     /// What that says.
     pub state: AxisState,
@@ -221,7 +218,6 @@ pub(super) struct Findings<'a> {
     pub(super) distribution: Option<&'a Distribution>,
     pub(super) retrieval: Option<&'a Retrieval>,
     pub(super) slices: Option<&'a Slices>,
-    pub(super) noise_floor: Option<&'a NoiseFloor>,
 }
 
 /// Judges the findings by the policy.
@@ -411,7 +407,6 @@ fn fact(
         ci95: None,
         n: Some(n),
         exact: true,
-        floor: None,
         threshold,
         state,
         statement,
@@ -425,7 +420,6 @@ fn not_measured(measure: &str, statement: &str) -> Vec<Evidence> {
         ci95: None,
         n: None,
         exact: false,
-        floor: None,
         threshold: None,
         state: AxisState::Unknown,
         statement: statement.to_owned(),
@@ -576,14 +570,9 @@ fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
         )),
         Some(paired) => {
             let mean = paired.mean.unwrap_or(0.0);
-            let floor = findings
-                .noise_floor
-                .and_then(|floor| floor.paired_cosine_mean);
-            let rerun = floor.map_or(1.0, |cosine| 1.0 - DISTANCE_TO_RERUN * (1.0 - cosine));
-            let mixable = policy.min_mixable_cosine.min(rerun);
             let state = match comparability.relation {
                 SpaceRelation::Same | SpaceRelation::AssumedSame => {
-                    if mean >= mixable {
+                    if mean >= policy.min_mixable_cosine {
                         AxisState::Ok
                     } else {
                         AxisState::Shifted
@@ -603,17 +592,14 @@ fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
                     paired.p05.unwrap_or(mean)
                 ),
             };
-            evidence.push(Evidence {
-                floor,
-                ..fact(
-                    "mean cosine between an item's two vectors",
-                    paired.mean,
-                    findings.pairing.shared,
-                    Some(mixable),
-                    state,
-                    statement,
-                )
-            });
+            evidence.push(fact(
+                "mean cosine between an item's two vectors",
+                paired.mean,
+                findings.pairing.shared,
+                Some(policy.min_mixable_cosine),
+                state,
+                statement,
+            ));
         }
     }
     if let Some(heldout) = found.procrustes.as_ref().and_then(|p| p.heldout.as_ref()) {
@@ -645,17 +631,8 @@ fn neighbourhoods(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ),
         );
     };
-    // No model keeps more than a rerun of the same one does.
-    let floor = findings
-        .noise_floor
-        .and_then(|floor| floor.overlap_at(found.k));
-    let intact = floor.map_or(policy.min_intact_overlap, |overlap| {
-        policy
-            .min_intact_overlap
-            .min(INTACT_SHARE_OF_RERUN * overlap)
-    });
     let state = match found.overlap.mean {
-        o if o >= intact => AxisState::Ok,
+        o if o >= policy.min_intact_overlap => AxisState::Ok,
         o if o >= policy.min_similar_overlap => AxisState::Shifted,
         _ => AxisState::Broken,
     };
@@ -665,21 +642,16 @@ fn neighbourhoods(findings: &Findings<'_>, policy: &Policy) -> Axis {
         ci95: found.overlap.ci95,
         n: Some(found.items as u64),
         exact: found.exact,
-        floor,
         threshold: Some(match state {
             AxisState::Broken => policy.min_similar_overlap,
-            _ => intact,
+            _ => policy.min_intact_overlap,
         }),
         state,
         statement: format!(
-            "items keep {:.1} % of their {} nearest neighbours (chance: {:.2} %{})",
+            "items keep {:.1} % of their {} nearest neighbours (chance: {:.2} %)",
             100.0 * found.overlap.mean,
             found.k,
-            100.0 * found.chance_hub_aware,
-            floor.map_or(String::new(), |overlap| format!(
-                ", a rerun of one model: {:.1} %",
-                100.0 * overlap
-            ))
+            100.0 * found.chance_hub_aware
         ),
     }];
     evidence.push(fact(
@@ -741,7 +713,6 @@ fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ci95: ndcg.difference.ci95,
             n: Some(found.queries as u64),
             exact: true,
-            floor: None,
             threshold: Some(-margin),
             state,
             statement: format!(
@@ -770,14 +741,11 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         .effect
         .ci95
         .map_or((0.0, f64::INFINITY), |[l, h]| (l, h));
-    // A shift that a rerun of one model shows as well is no drift.
-    let floor = findings.noise_floor.and_then(|floor| floor.eps_eq);
-    let margin = policy.max_eps_eq.max(floor.unwrap_or(0.0));
     let significant = mmd.p_value_holm.is_some_and(|p| p <= policy.alpha);
     let state = match () {
-        () if significant && lo > margin => AxisState::Shifted,
+        () if significant && lo > policy.max_eps_eq => AxisState::Shifted,
         // Nothing was found, and nothing above the review threshold can hide.
-        () if hi < policy.review_eps_eq && lo <= margin => AxisState::Ok,
+        () if hi < policy.review_eps_eq && lo <= policy.max_eps_eq => AxisState::Ok,
         () => AxisState::Unknown,
     };
     let mut evidence = vec![Evidence {
@@ -787,8 +755,7 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         ci95: mmd.effect.ci95,
         n: Some(mmd.n_reference + mmd.n_current),
         exact: mmd.exact,
-        floor,
-        threshold: Some(margin),
+        threshold: Some(policy.max_eps_eq),
         state,
         statement: match state {
             AxisState::Ok => format!(

@@ -46,10 +46,6 @@ pub(super) struct AuditArgs {
     /// Relevance judgements: BEIR TSV, TREC qrels or Parquet
     #[arg(long, value_name = "FILE")]
     qrels: Option<String>,
-    /// The same documents embedded twice by REFERENCE's model: what that changes
-    /// already is no drift
-    #[arg(long, value_names = ["A", "A2"], num_args = 2)]
-    noise_floor: Option<Vec<String>>,
     /// k of the neighbourhood overlap
     #[arg(
         long,
@@ -102,7 +98,6 @@ impl AuditArgs {
             queries_reference,
             queries_current,
             qrels,
-            noise_floor,
             mut ks,
             overlap_queries,
             thresholds,
@@ -136,7 +131,6 @@ impl AuditArgs {
             id,
             group,
             golden,
-            noise_floor: noise_floor.and_then(|runs| runs.try_into().ok()),
             ks,
             overlap_queries,
             thresholds,

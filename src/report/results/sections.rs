@@ -1,7 +1,6 @@
 //! The sections of an audit's page, one per question.
 
 use super::*;
-use crate::audit::NoiseFloor;
 use crate::metrics::dimensions::{AxisDrift, AxisTests};
 
 /// Axes of a kind that are shown.
@@ -581,35 +580,6 @@ fn trimmed(own: &CosineDistribution, other: &CosineDistribution) -> distribution
     }
 }
 
-/// What a rerun of one model changes.
-fn floor_table(found: &NoiseFloor) -> Table {
-    let mut rows = vec![
-        ("documents", Value::Count(found.items)),
-        (
-            "mean cosine of a document's two vectors",
-            number(found.paired_cosine_mean),
-        ),
-        ("5th percentile", number(found.paired_cosine_p05)),
-        (
-            "shift ε_eq",
-            match (found.eps_eq, found.eps_eq_ci95) {
-                (Some(eps), Some(ci)) => Value::percent_interval(eps, ci),
-                (eps, _) => eps.map_or(Value::Missing(None), Value::Percent),
-            },
-        ),
-    ];
-    if let Some(shift) = &found.cosine_shift {
-        rows.push(("cosine distributions: KS", number(shift.ks)));
-        rows.push(("cosine distributions: W1", number(shift.wasserstein_1)));
-    }
-    let mut table = named("Noise floor: one model run twice", rows);
-    table.rows.extend(found.overlap.iter().map(|at| {
-        let name = format!("overlap@{}", at.k);
-        vec![name.into(), estimate(at.overlap, at.ci95)]
-    }));
-    table
-}
-
 pub(super) fn scope_section(audit: &Audit) -> Section {
     let p = &audit.pairing;
     let mut items = vec![
@@ -623,12 +593,6 @@ pub(super) fn scope_section(audit: &Audit) -> Section {
             ],
         )),
     ];
-    items.extend(
-        audit
-            .noise_floor
-            .as_ref()
-            .map(|found| Item::Table(floor_table(found))),
-    );
     if !audit.not_measured.is_empty() {
         items.push(Item::Table(Table {
             caption: "Not measured".to_owned(),
