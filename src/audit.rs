@@ -14,11 +14,13 @@ use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
+mod floor;
 pub mod gate;
 mod measure;
 mod slices;
 mod verdict;
 
+pub use floor::{FloorAtK, NoiseFloor};
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
 
@@ -35,6 +37,8 @@ pub struct AuditConfig {
     pub group: Option<String>,
     /// Golden queries, where there are any.
     pub golden: Option<GoldenConfig>,
+    /// The same corpus embedded twice, for the operational noise floor.
+    pub noise_floor: Option<[String; 2]>,
     /// k of the neighbourhood overlap; the verdict reads the one nearest to 10.
     pub ks: Vec<usize>,
     /// Queries sampled for the overlap; `None`: every shared row. The base is never sampled.
@@ -79,6 +83,7 @@ impl AuditConfig {
             id: None,
             group: None,
             golden: None,
+            noise_floor: None,
             ks: vec![1, 5, 10, 50, 100],
             overlap_queries: None,
             thresholds: Vec::new(),
@@ -91,6 +96,12 @@ impl AuditConfig {
             seed: 0,
             policy: Policy::default(),
         }
+    }
+
+    /// The k that the verdict reads.
+    fn headline_k(&self) -> usize {
+        let nearest = self.ks.iter().copied().min_by_key(|k| k.abs_diff(10));
+        nearest.unwrap_or(10)
     }
 }
 
@@ -117,6 +128,8 @@ pub struct Audit {
     pub thresholds: Option<Thresholds>,
     /// Where the drift is.
     pub slices: Option<Slices>,
+    /// What the measures say between two embeddings of one corpus.
+    pub noise_floor: Option<NoiseFloor>,
     /// Measures that were not taken, each with its reason.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -228,9 +241,26 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             qrels: measure::read_qrels(&golden.qrels)?,
         }),
     };
+    let twice = match &config.noise_floor {
+        None => None,
+        Some([first, second]) => Some((
+            read("noise_floor_first", first, &[])?,
+            read("noise_floor_second", second, &[])?,
+        )),
+    };
     clock.lap("read");
 
     // Check.
+    let noise_floor = match twice {
+        None => None,
+        Some((first, second)) => {
+            let of_floor = &inputs[inputs.len() - 2..];
+            let dim = reference.dim();
+            let found = floor::noise_floor(engine, first, second, of_floor, dim, config)?;
+            clock.lap("noise floor");
+            Some(found)
+        }
+    };
     let mut warnings: Vec<String> = inputs.iter().filter_map(InputSummary::warning).collect();
     let join = pair(engine, &reference, &current, &inputs, config, &mut warnings)?;
     let pairing = Pairing::new(&reference, &current, &join, &mut warnings);
@@ -252,6 +282,14 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let mut neighbourhoods =
         measure::neighbourhoods(engine, shared.as_ref(), config, &mut not_measured)?;
     clock.lap("neighbourhoods");
+    if let (Some(floor), Some(found)) = (&noise_floor, &neighbourhoods) {
+        let (base, twice) = (found.base as u64, floor.rows);
+        if base.max(twice) > 2 * base.min(twice) {
+            warnings.push(format!(
+                "the noise floor of the overlap is that of {twice} rows, the audit's overlap is among {base}: more rows leave closer neighbours, which change more easily"
+            ));
+        }
+    }
     let thresholds = measure::thresholds(
         engine,
         shared.as_ref(),
@@ -320,6 +358,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         distribution: distribution.as_ref(),
         retrieval: retrieval.as_ref(),
         slices: slices.as_ref(),
+        noise_floor: noise_floor.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
     Ok(Audited {
@@ -334,6 +373,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             retrieval,
             thresholds,
             slices,
+            noise_floor,
             not_measured,
         },
         inputs,

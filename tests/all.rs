@@ -13,6 +13,7 @@ mod mmd;
 mod neighbourhoods;
 mod oracle;
 mod report;
+mod scenarios_samples;
 mod schema;
 mod shaders;
 mod slices;

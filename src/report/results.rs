@@ -18,6 +18,7 @@ use crate::stats::distribution;
 
 mod align;
 mod cutoffs;
+mod floor;
 mod sections;
 mod slices;
 
@@ -57,6 +58,8 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
     sections.extend(audit.slices.as_ref().map(slices::slices_section));
+    let floor = audit.noise_floor.as_ref();
+    sections.extend(floor.map(|found| floor::floor_section(found, audit)));
     sections.push(scope_section(audit));
     let mut tables = vec![key_numbers(audit)];
     tables.extend(audit.slices.as_ref().and_then(slices::worst_table));

@@ -14,6 +14,7 @@ pub(super) fn evidence_section(audit: &Audit) -> Section {
                 e.measure.as_str().into(),
                 e.estimate
                     .map_or(Value::Missing(None), |v| estimate(v, e.ci95)),
+                e.floor.map_or(Value::Text(String::new()), Value::Number),
                 e.threshold
                     .map_or(Value::Text(String::new()), Value::Setting),
                 e.n.map_or(Value::Missing(None), Value::Count),
@@ -34,6 +35,7 @@ pub(super) fn evidence_section(audit: &Audit) -> Section {
                 Column::left("axis"),
                 Column::left("measure"),
                 Column::right("estimate [95 % interval]"),
+                Column::right("noise floor"),
                 Column::right("threshold"),
                 Column::right("n"),
                 Column::left("state"),
