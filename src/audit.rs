@@ -14,12 +14,14 @@ use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
+mod churn;
 mod floor;
 pub mod gate;
 mod measure;
 mod slices;
 mod verdict;
 
+pub use churn::{Baseline, Churn};
 pub use floor::{FloorAtK, NoiseFloor};
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
@@ -128,6 +130,8 @@ pub struct Audit {
     pub thresholds: Option<Thresholds>,
     /// Where the drift is.
     pub slices: Option<Slices>,
+    /// What became of the items; null where no ids are shared.
+    pub churn: Option<Churn>,
     /// What the measures say between two embeddings of one corpus.
     pub noise_floor: Option<NoiseFloor>,
     /// Measures that were not taken, each with its reason.
@@ -331,6 +335,15 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     };
     let mut slices = slices::slices(engine, &known, config, &mut not_measured)?;
     clock.lap("slices");
+    let churn = churn::churn(
+        engine,
+        (&reference, &current),
+        &join,
+        &pairing,
+        &comparability,
+        config,
+    )?;
+    clock.lap("churn");
     let distribution = measure::distribution(
         engine,
         reference,
@@ -359,6 +372,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         retrieval: retrieval.as_ref(),
         slices: slices.as_ref(),
         noise_floor: noise_floor.as_ref(),
+        churn: churn.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
     Ok(Audited {
@@ -373,6 +387,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             retrieval,
             thresholds,
             slices,
+            churn,
             noise_floor,
             not_measured,
         },

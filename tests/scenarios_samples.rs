@@ -2,8 +2,12 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
-use vecdrift::audit::{self, Action, Audit, AuditConfig, AxisName, AxisState};
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field};
+use parquet::arrow::ArrowWriter;
+use vecdrift::audit::{self, Action, Audit, AuditConfig, AxisName, AxisState, Baseline};
 use vecdrift::engine::{DeviceChoice, Engine, EngineConfig, Silent};
 use vecdrift::stats::rng::Philox;
 
@@ -223,5 +227,56 @@ fn a_wider_spread_is_caught_by_the_dispersion_test() {
         let mmd = audit.distribution.expect("samples").mmd.expect("one space");
         let p = mmd.dispersion_p_value_holm.expect("a test");
         assert_eq!(p <= 0.01, caught, "spread × {factor}: p {p}");
+    }
+}
+
+/// Rows with ids.
+fn write_named(folder: &Path, name: &str, ids: Vec<i64>, values: &[f32]) -> String {
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    let values = Arc::new(Float32Array::from(values.to_vec()));
+    let vectors = FixedSizeListArray::new(item, DIM as i32, values, None);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int64Array::from(ids))),
+        ("embedding", Arc::new(vectors)),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
+    let path = folder.join(name);
+    let file = std::fs::File::create(&path).expect("a temporary file");
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("a writer");
+    writer.write(&batch).expect("rows");
+    writer.close().expect("a file");
+    path.display().to_string()
+}
+
+#[test]
+fn what_came_is_tested_against_what_went() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (kept, went) = (1_000, 200);
+    let old = corpus(7, kept + went);
+    let (n, m) = (kept + went, kept + 300);
+    let ids = (0..n as i64).collect();
+    let reference = write_named(folder.path(), "x.parquet", ids, &old);
+    for (shift, found) in [(0.0, false), (0.3, true)] {
+        let mut new = old[..kept * DIM].to_vec();
+        new[0] += 0.01;
+        new.extend(corpus(8, 300).iter().map(|v| v + shift));
+        let ids = (0..kept as i64).chain(10_000..10_000 + (m - kept) as i64);
+        let current = write_named(folder.path(), "y.parquet", ids.collect(), &new);
+        let audit = audited(&config(&reference, &current));
+        let churn = audit.churn.as_ref().expect("shared ids");
+        assert_eq!((churn.unchanged, churn.re_embedded), (kept as u64 - 1, 1));
+        assert_eq!(churn.removed_share, went as f64 / n as f64);
+        assert_eq!(churn.added_share, 300.0 / m as f64);
+        assert_eq!(churn.added_against, Some(Baseline::Removed));
+        let mmd = churn.added_mmd.as_ref().expect("enough rows");
+        assert_eq!((mmd.used_reference, mmd.used_current), (200, 300));
+        assert_eq!(mmd.p_value_holm.expect("a test") <= 0.01, found, "{shift}");
+        let axis = &audit.verdict.axes[4];
+        let evidence = axis
+            .evidence
+            .iter()
+            .find(|e| e.measure.contains("added rows"));
+        let state = evidence.expect("evidence").state;
+        assert_eq!(state == AxisState::Shifted, found, "{shift}: {state:?}");
     }
 }

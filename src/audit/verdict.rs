@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{NoiseFloor, Pairing, PairingKind, slices};
+use super::{Churn, NoiseFloor, Pairing, PairingKind, churn, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::overlap::Overlap;
 use crate::metrics::retrieval::Retrieval;
@@ -222,6 +222,7 @@ pub(super) struct Findings<'a> {
     pub(super) retrieval: Option<&'a Retrieval>,
     pub(super) slices: Option<&'a Slices>,
     pub(super) noise_floor: Option<&'a NoiseFloor>,
+    pub(super) churn: Option<&'a Churn>,
 }
 
 impl Findings<'_> {
@@ -241,6 +242,12 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         distribution(findings, policy),
     ];
     let (action, mut reason, would_flip) = decide(findings, &axes, policy);
+    let floor = findings.noise_floor.and_then(|f| f.eps_eq);
+    let turnover = findings
+        .churn
+        .and_then(|c| churn::evidence(c, floor, policy));
+    let of_samples = axes.iter_mut().filter(|a| a.axis == AxisName::Distribution);
+    of_samples.for_each(|axis| axis.evidence.extend(turnover.clone()));
     if let Some(found) = findings.slices {
         let evidence = slices::evidence(found, policy);
         if let Some((_, worst)) = evidence.iter().find(|(_, e)| e.state == AxisState::Shifted) {
