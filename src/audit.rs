@@ -15,12 +15,16 @@ use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
+mod churn;
+mod floor;
 pub mod gate;
 mod map;
 mod measure;
 mod slices;
 mod verdict;
 
+pub use churn::{Baseline, Churn};
+pub use floor::{FloorAtK, NoiseFloor};
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
 
@@ -37,6 +41,8 @@ pub struct AuditConfig {
     pub group: Option<String>,
     /// Golden queries, where there are any.
     pub golden: Option<GoldenConfig>,
+    /// The same corpus embedded twice, for the operational noise floor.
+    pub noise_floor: Option<[String; 2]>,
     /// k of the neighbourhood overlap; the verdict reads the one nearest to 10.
     pub ks: Vec<usize>,
     /// Queries sampled for the overlap; `None`: every shared row. The base is never sampled.
@@ -81,6 +87,7 @@ impl AuditConfig {
             id: None,
             group: None,
             golden: None,
+            noise_floor: None,
             ks: vec![1, 5, 10, 50, 100],
             overlap_queries: None,
             thresholds: Vec::new(),
@@ -93,6 +100,12 @@ impl AuditConfig {
             seed: 0,
             policy: Policy::default(),
         }
+    }
+
+    /// The k that the verdict reads.
+    fn headline_k(&self) -> usize {
+        let nearest = self.ks.iter().copied().min_by_key(|k| k.abs_diff(10));
+        nearest.unwrap_or(10)
     }
 }
 
@@ -121,6 +134,10 @@ pub struct Audit {
     pub slices: Option<Slices>,
     /// Both sets in two dimensions; the points are in the report.
     pub map: Option<CorpusMap>,
+    /// What became of the items; null where no ids are shared.
+    pub churn: Option<Churn>,
+    /// What the measures say between two embeddings of one corpus.
+    pub noise_floor: Option<NoiseFloor>,
     /// Measures that were not taken, each with its reason.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -232,9 +249,26 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             qrels: measure::read_qrels(&golden.qrels)?,
         }),
     };
+    let twice = match &config.noise_floor {
+        None => None,
+        Some([first, second]) => Some((
+            read("noise_floor_first", first, &[])?,
+            read("noise_floor_second", second, &[])?,
+        )),
+    };
     clock.lap("read");
 
     // Check.
+    let noise_floor = match twice {
+        None => None,
+        Some((first, second)) => {
+            let of_floor = &inputs[inputs.len() - 2..];
+            let dim = reference.dim();
+            let found = floor::noise_floor(engine, first, second, of_floor, dim, config)?;
+            clock.lap("noise floor");
+            Some(found)
+        }
+    };
     let mut warnings: Vec<String> = inputs.iter().filter_map(InputSummary::warning).collect();
     let join = pair(engine, &reference, &current, &inputs, config, &mut warnings)?;
     let pairing = Pairing::new(&reference, &current, &join, &mut warnings);
@@ -256,6 +290,14 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let mut neighbourhoods =
         measure::neighbourhoods(engine, shared.as_ref(), config, &mut not_measured)?;
     clock.lap("neighbourhoods");
+    if let (Some(floor), Some(found)) = (&noise_floor, &neighbourhoods) {
+        let (base, twice) = (found.base as u64, floor.rows);
+        if base.max(twice) > 2 * base.min(twice) {
+            warnings.push(format!(
+                "the noise floor of the overlap is that of {twice} rows, the audit's overlap is among {base}: more rows leave closer neighbours, which change more easily"
+            ));
+        }
+    }
     let thresholds = measure::thresholds(
         engine,
         shared.as_ref(),
@@ -299,6 +341,15 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     clock.lap("slices");
     let map = map::map(engine, &known, &slicings, config.seed)?;
     clock.lap("map");
+    let churn = churn::churn(
+        engine,
+        (&reference, &current),
+        &join,
+        &pairing,
+        &comparability,
+        config,
+    )?;
+    clock.lap("churn");
     let distribution = measure::distribution(
         engine,
         reference,
@@ -326,6 +377,8 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         distribution: distribution.as_ref(),
         retrieval: retrieval.as_ref(),
         slices: slices.as_ref(),
+        noise_floor: noise_floor.as_ref(),
+        churn: churn.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
     Ok(Audited {
@@ -341,6 +394,8 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             thresholds,
             slices,
             map,
+            churn,
+            noise_floor,
             not_measured,
         },
         inputs,

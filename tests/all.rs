@@ -16,6 +16,7 @@ mod neighbourhoods;
 mod oracle;
 mod report;
 mod report_browser;
+mod scenarios_samples;
 mod schema;
 mod shaders;
 mod slices;

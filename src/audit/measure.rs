@@ -157,15 +157,9 @@ pub(super) fn neighbourhoods(
         );
         return Ok(None);
     };
-    let headline_k = config
-        .ks
-        .iter()
-        .copied()
-        .min_by_key(|k| k.abs_diff(10))
-        .unwrap_or(10);
     let overlap_config = OverlapConfig {
         ks: config.ks.clone(),
-        headline_k,
+        headline_k: config.headline_k(),
         queries: config.overlap_queries,
         seed: config.seed,
         ..OverlapConfig::default()

@@ -436,6 +436,7 @@ fn one_evidence(
             ci95: worst.ci95,
             n: Some(n),
             exact: worst.measure != SliceMeasure::Content,
+            floor: None,
             threshold: None,
             state: if material {
                 AxisState::Shifted

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{Pairing, PairingKind, slices};
+use super::{Churn, NoiseFloor, Pairing, PairingKind, churn, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::overlap::Overlap;
 use crate::metrics::retrieval::Retrieval;
@@ -30,6 +30,9 @@ pub struct Policy {
     pub min_intact_overlap: f64,
     /// Overlap@10 below which they count as broken.
     pub min_similar_overlap: f64,
+    /// Share of the noise floor's overlap@10 (`--noise-floor`) from which neighbourhoods count as intact, in
+    /// place of `min_intact_overlap`. Paired cosines may lose as much more than the floor's do.
+    pub min_share_of_ceiling: f64,
     /// Loss of nDCG@10 that may be ignored.
     pub max_ndcg_loss: f64,
     /// Shift ε_eq (share of the corpus, as if replaced by a foreign topic) that may be ignored.
@@ -56,6 +59,7 @@ impl Default for Policy {
             min_mixable_cosine: 0.99,
             min_intact_overlap: 0.85,
             min_similar_overlap: 0.5,
+            min_share_of_ceiling: 0.98,
             max_ndcg_loss: 0.01,
             max_eps_eq: 0.01,
             review_eps_eq: 0.05,
@@ -176,7 +180,10 @@ pub struct Evidence {
     pub n: Option<u64>,
     /// Whether all of them were used.
     pub exact: bool,
-    /// The policy's threshold it was held against.
+    /// What the measure says between two embeddings of one corpus (`--noise-floor`); for overlap and paired
+    /// cosine it is their ceiling.
+    pub floor: Option<f64>,
+    /// The policy's threshold it was held against, or the noise floor's where that decides.
     pub threshold: Option<f64>,
     /// What that says.
     pub state: AxisState,
@@ -218,6 +225,15 @@ pub(super) struct Findings<'a> {
     pub(super) distribution: Option<&'a Distribution>,
     pub(super) retrieval: Option<&'a Retrieval>,
     pub(super) slices: Option<&'a Slices>,
+    pub(super) noise_floor: Option<&'a NoiseFloor>,
+    pub(super) churn: Option<&'a Churn>,
+}
+
+impl Findings<'_> {
+    /// ε_eq between two embeddings of one corpus; 0 where none were given.
+    fn eps_floor(&self) -> f64 {
+        self.noise_floor.and_then(|f| f.eps_eq).unwrap_or(0.0)
+    }
 }
 
 /// Judges the findings by the policy.
@@ -230,6 +246,12 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         distribution(findings, policy),
     ];
     let (action, mut reason, would_flip) = decide(findings, &axes, policy);
+    let floor = findings.noise_floor.and_then(|f| f.eps_eq);
+    let turnover = findings
+        .churn
+        .and_then(|c| churn::evidence(c, floor, policy));
+    let of_samples = axes.iter_mut().filter(|a| a.axis == AxisName::Distribution);
+    of_samples.for_each(|axis| axis.evidence.extend(turnover.clone()));
     if let Some(found) = findings.slices {
         let evidence = slices::evidence(found, policy);
         if let Some((_, worst)) = evidence.iter().find(|(_, e)| e.state == AxisState::Shifted) {
@@ -326,7 +348,7 @@ fn decide(findings: &Findings<'_>, axes: &[Axis], policy: &Policy) -> (Action, S
     let large = findings
         .distribution
         .and_then(|d| d.mmd.as_ref()?.effect.ci95)
-        .is_some_and(|[low, _]| low > policy.review_eps_eq);
+        .is_some_and(|[low, _]| low > policy.review_eps_eq.max(findings.eps_floor()));
     match distribution {
         Ok => decision(
             Action::NoAction,
@@ -407,6 +429,7 @@ fn fact(
         ci95: None,
         n: Some(n),
         exact: true,
+        floor: None,
         threshold,
         state,
         statement,
@@ -420,6 +443,7 @@ fn not_measured(measure: &str, statement: &str) -> Vec<Evidence> {
         ci95: None,
         n: None,
         exact: false,
+        floor: None,
         threshold: None,
         state: AxisState::Unknown,
         statement: statement.to_owned(),
@@ -570,9 +594,13 @@ fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
         )),
         Some(paired) => {
             let mean = paired.mean.unwrap_or(0.0);
+            let floor = findings.noise_floor.and_then(|f| f.paired_cosine_mean);
+            // What one model does to itself is no reason not to mix.
+            let by_floor = floor.map_or(1.0, |f| 1.0 - (1.0 - f) / policy.min_share_of_ceiling);
+            let mixable = policy.min_mixable_cosine.min(by_floor);
             let state = match comparability.relation {
                 SpaceRelation::Same | SpaceRelation::AssumedSame => {
-                    if mean >= policy.min_mixable_cosine {
+                    if mean >= mixable {
                         AxisState::Ok
                     } else {
                         AxisState::Shifted
@@ -592,14 +620,16 @@ fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
                     paired.p05.unwrap_or(mean)
                 ),
             };
-            evidence.push(fact(
+            let mut mixing = fact(
                 "mean cosine between an item's two vectors",
                 paired.mean,
                 findings.pairing.shared,
-                Some(policy.min_mixable_cosine),
+                Some(mixable),
                 state,
                 statement,
-            ));
+            );
+            mixing.floor = floor;
+            evidence.push(mixing);
         }
     }
     if let Some(heldout) = found.procrustes.as_ref().and_then(|p| p.heldout.as_ref()) {
@@ -631,9 +661,14 @@ fn neighbourhoods(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ),
         );
     };
+    let ceiling = findings.noise_floor.and_then(|f| f.overlap_at(found.k));
+    let intact = ceiling.map_or(policy.min_intact_overlap, |o| {
+        policy.min_share_of_ceiling * o
+    });
+    let similar = policy.min_similar_overlap.min(intact);
     let state = match found.overlap.mean {
-        o if o >= policy.min_intact_overlap => AxisState::Ok,
-        o if o >= policy.min_similar_overlap => AxisState::Shifted,
+        o if o >= intact => AxisState::Ok,
+        o if o >= similar => AxisState::Shifted,
         _ => AxisState::Broken,
     };
     let mut evidence = vec![Evidence {
@@ -642,16 +677,21 @@ fn neighbourhoods(findings: &Findings<'_>, policy: &Policy) -> Axis {
         ci95: found.overlap.ci95,
         n: Some(found.items as u64),
         exact: found.exact,
+        floor: ceiling,
         threshold: Some(match state {
-            AxisState::Broken => policy.min_similar_overlap,
-            _ => policy.min_intact_overlap,
+            AxisState::Broken => similar,
+            _ => intact,
         }),
         state,
         statement: format!(
-            "items keep {:.1} % of their {} nearest neighbours (chance: {:.2} %)",
+            "items keep {:.1} % of their {} nearest neighbours (chance: {:.2} %{})",
             100.0 * found.overlap.mean,
             found.k,
-            100.0 * found.chance_hub_aware
+            100.0 * found.chance_hub_aware,
+            ceiling.map_or(String::new(), |o| format!(
+                ", one corpus embedded twice: {:.1} %",
+                100.0 * o
+            ))
         ),
     }];
     evidence.push(fact(
@@ -713,6 +753,7 @@ fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ci95: ndcg.difference.ci95,
             n: Some(found.queries as u64),
             exact: true,
+            floor: None,
             threshold: Some(-margin),
             state,
             statement: format!(
@@ -741,11 +782,13 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         .effect
         .ci95
         .map_or((0.0, f64::INFINITY), |[l, h]| (l, h));
+    let floor = findings.eps_floor();
+    let margin = policy.max_eps_eq.max(floor);
     let significant = mmd.p_value_holm.is_some_and(|p| p <= policy.alpha);
     let state = match () {
-        () if significant && lo > policy.max_eps_eq => AxisState::Shifted,
+        () if significant && lo > margin => AxisState::Shifted,
         // Nothing was found, and nothing above the review threshold can hide.
-        () if hi < policy.review_eps_eq && lo <= policy.max_eps_eq => AxisState::Ok,
+        () if hi < policy.review_eps_eq.max(floor) && lo <= margin => AxisState::Ok,
         () => AxisState::Unknown,
     };
     let mut evidence = vec![Evidence {
@@ -755,7 +798,8 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         ci95: mmd.effect.ci95,
         n: Some(mmd.n_reference + mmd.n_current),
         exact: mmd.exact,
-        threshold: Some(policy.max_eps_eq),
+        floor: findings.noise_floor.and_then(|f| f.eps_eq),
+        threshold: Some(margin),
         state,
         statement: match state {
             AxisState::Ok => format!(

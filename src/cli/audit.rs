@@ -46,6 +46,10 @@ pub(super) struct AuditArgs {
     /// Relevance judgements: BEIR TSV, TREC qrels or Parquet
     #[arg(long, value_name = "FILE")]
     qrels: Option<String>,
+    /// One corpus embedded twice: what moves between the two is noise, and no
+    /// drift is found below it
+    #[arg(long, num_args = 2, value_names = ["A", "A2"])]
+    noise_floor: Option<Vec<String>>,
     /// k of the neighbourhood overlap
     #[arg(
         long,
@@ -98,6 +102,7 @@ impl AuditArgs {
             queries_reference,
             queries_current,
             qrels,
+            noise_floor,
             mut ks,
             overlap_queries,
             thresholds,
@@ -131,6 +136,8 @@ impl AuditArgs {
             id,
             group,
             golden,
+            // clap takes exactly two.
+            noise_floor: noise_floor.and_then(|two| two.try_into().ok()),
             ks,
             overlap_queries,
             thresholds,

@@ -19,6 +19,7 @@ use crate::stats::distribution;
 
 mod align;
 mod cutoffs;
+mod floor;
 mod map;
 mod sections;
 mod slices;
@@ -60,6 +61,8 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.distribution.as_ref().map(distribution_section));
     sections.extend(audit.slices.as_ref().map(slices::slices_section));
     sections.extend(audit.map.as_ref().map(map::map_section));
+    let floor = audit.noise_floor.as_ref();
+    sections.extend(floor.map(|found| floor::floor_section(found, audit)));
     sections.push(scope_section(audit));
     let mut tables = vec![key_numbers(audit)];
     tables.extend(audit.slices.as_ref().and_then(slices::worst_table));

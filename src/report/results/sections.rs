@@ -18,6 +18,7 @@ pub(super) fn evidence_section(audit: &Audit) -> Section {
                 e.measure.as_str().into(),
                 e.estimate
                     .map_or(Value::Missing(None), |v| estimate(v, e.ci95)),
+                e.floor.map_or(Value::Text(String::new()), Value::Number),
                 e.threshold
                     .map_or(Value::Text(String::new()), Value::Setting),
                 e.n.map_or(Value::Missing(None), Value::Count),
@@ -38,6 +39,7 @@ pub(super) fn evidence_section(audit: &Audit) -> Section {
                 Column::left("axis"),
                 Column::left("measure"),
                 Column::right("estimate [95 % interval]"),
+                Column::right("noise floor"),
                 Column::right("threshold"),
                 Column::right("n"),
                 Column::left("state"),
@@ -593,6 +595,41 @@ pub(super) fn scope_section(audit: &Audit) -> Section {
             ],
         )),
     ];
+    if let Some(churn) = &audit.churn {
+        let mut rows = vec![
+            ("unchanged, value for value", Value::Count(churn.unchanged)),
+            ("with another vector", Value::Count(churn.re_embedded)),
+            (
+                "removed, of the reference",
+                Value::Percent(churn.removed_share),
+            ),
+            (
+                "added, of the current set",
+                Value::Percent(churn.added_share),
+            ),
+        ];
+        if let (Some(mmd), Some(against)) = (&churn.added_mmd, churn.added_against) {
+            rows.extend([
+                ("added rows are compared with", against.label().into()),
+                (
+                    "shift ε_eq between them",
+                    mmd.effect
+                        .eps_eq
+                        .map_or(Value::Missing(None), |eps| estimate(eps, mmd.effect.ci95)),
+                ),
+                ("smallest shift this shows", number(mmd.minimum_detectable)),
+                (
+                    "p-value, of two tests (Holm)",
+                    mmd.p_value_holm
+                        .map_or(Value::Missing(None), |p| Value::PValue {
+                            p,
+                            floor: mmd.smallest_p_value.unwrap_or(0.0),
+                        }),
+                ),
+            ]);
+        }
+        items.push(Item::Table(named("Turnover", rows)));
+    }
     if !audit.not_measured.is_empty() {
         items.push(Item::Table(Table {
             caption: "Not measured".to_owned(),
