@@ -7,6 +7,7 @@ use crate::embeddings::{Embeddings, IdSource, Ids, Join, Rows};
 use crate::engine::{Engine, Progress};
 use crate::error::Result;
 use crate::metrics::comparability::Comparability;
+use crate::metrics::ood::Ood;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
 use crate::metrics::retrieval::Retrieval;
 use crate::metrics::slices::Slices;
@@ -16,6 +17,7 @@ use crate::source::{self, ReadOptions};
 
 pub mod gate;
 mod measure;
+mod queries;
 mod slices;
 mod verdict;
 
@@ -35,6 +37,8 @@ pub struct AuditConfig {
     pub group: Option<String>,
     /// Golden queries, where there are any.
     pub golden: Option<GoldenConfig>,
+    /// Query logs without judgements; golden queries take their place.
+    pub query_logs: Option<QueryLogs>,
     /// k of the neighbourhood overlap; the verdict reads the one nearest to 10.
     pub ks: Vec<usize>,
     /// Queries sampled for the overlap; `None`: every shared row. The base is never sampled.
@@ -70,6 +74,15 @@ pub struct GoldenConfig {
     pub qrels: String,
 }
 
+/// What people searched for, before and now: the queries need not be the same.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct QueryLogs {
+    /// Queries of the time of the reference set, embedded as it was.
+    pub reference: String,
+    /// Queries of now.
+    pub current: String,
+}
+
 impl AuditConfig {
     /// The defaults for two inputs.
     pub fn new(reference: impl Into<String>, current: impl Into<String>) -> Self {
@@ -79,6 +92,7 @@ impl AuditConfig {
             id: None,
             group: None,
             golden: None,
+            query_logs: None,
             ks: vec![1, 5, 10, 50, 100],
             overlap_queries: None,
             thresholds: Vec::new(),
@@ -113,6 +127,8 @@ pub struct Audit {
     pub distribution: Option<Distribution>,
     /// Golden queries.
     pub retrieval: Option<Retrieval>,
+    /// Whether queries ask for what the corpus holds.
+    pub ood: Option<Ood>,
     /// What similarity thresholds set on the reference are worth on the current set.
     pub thresholds: Option<Thresholds>,
     /// Where the drift is.
@@ -228,6 +244,13 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             qrels: measure::read_qrels(&golden.qrels)?,
         }),
     };
+    let query_logs = match &config.query_logs {
+        None => None,
+        Some(logs) => Some(queries::QuerySets {
+            reference: read("queries_reference", &logs.reference, &[])?,
+            current: read("queries_current", &logs.current, &[])?,
+        }),
+    };
     clock.lap("read");
 
     // Check.
@@ -278,6 +301,18 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         &mut not_measured,
     )?;
     clock.lap("retrieval");
+    let ood = queries::ood(
+        engine,
+        &reference,
+        (query_logs.as_ref(), golden.as_ref()),
+        &comparability,
+        config,
+        &mut not_measured,
+    )?;
+    if let Some(found) = &ood {
+        warnings.extend(found.notes.iter().map(|note| format!("queries: {note}")));
+    }
+    clock.lap("queries");
     let overlap_k = neighbourhoods.as_ref().map_or(0, |found| found.k);
     let known = slices::Known {
         reference: &reference,
@@ -319,6 +354,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         neighbourhoods: neighbourhoods.as_ref(),
         distribution: distribution.as_ref(),
         retrieval: retrieval.as_ref(),
+        ood: ood.as_ref(),
         slices: slices.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
@@ -332,6 +368,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             neighbourhoods,
             distribution,
             retrieval,
+            ood,
             thresholds,
             slices,
             not_measured,

@@ -10,6 +10,7 @@ pub mod frechet;
 pub mod kmeans;
 pub mod mmd;
 pub mod moments;
+pub mod ood;
 pub mod overlap;
 pub mod pairs;
 pub mod retrieval;

@@ -11,6 +11,7 @@ mod gpu;
 mod life;
 mod mmd;
 mod neighbourhoods;
+mod ood;
 mod oracle;
 mod report;
 mod schema;

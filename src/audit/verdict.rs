@@ -9,8 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{Pairing, PairingKind, slices};
+use super::{Pairing, PairingKind, queries, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
+use crate::metrics::ood::Ood;
 use crate::metrics::overlap::Overlap;
 use crate::metrics::retrieval::Retrieval;
 use crate::metrics::slices::Slices;
@@ -37,6 +38,10 @@ pub struct Policy {
     /// Shift ε_eq above which coverage must be reviewed, and below which "no shift was found" counts
     /// as an answer.
     pub review_eps_eq: f64,
+    /// Share of queries out of distribution, beyond false alarms, that may be ignored.
+    pub max_ood_excess: f64,
+    /// The same share above which coverage must be reviewed.
+    pub review_ood_excess: f64,
     /// Level of the tests, after Holm's correction.
     pub alpha: f64,
     /// Held-out cosine after the best rotation from which an adapter is worth fitting.
@@ -56,6 +61,8 @@ impl Default for Policy {
             max_ndcg_loss: 0.01,
             max_eps_eq: 0.01,
             review_eps_eq: 0.05,
+            max_ood_excess: 0.02,
+            review_ood_excess: 0.05,
             alpha: 0.01,
             min_adapter_cosine: 0.9,
             false_discovery_rate: 0.05,
@@ -118,6 +125,8 @@ pub enum AxisName {
     Retrieval,
     /// Do the sets cover the same ground?
     Distribution,
+    /// Do queries ask for what the corpus holds? Only where queries were given.
+    Queries,
 }
 
 impl AxisName {
@@ -129,6 +138,7 @@ impl AxisName {
             Self::Neighbourhoods => "neighbourhoods",
             Self::Retrieval => "retrieval",
             Self::Distribution => "distribution",
+            Self::Queries => "queries",
         }
     }
 }
@@ -213,6 +223,7 @@ pub(super) struct Findings<'a> {
     pub(super) neighbourhoods: Option<&'a Overlap>,
     pub(super) distribution: Option<&'a Distribution>,
     pub(super) retrieval: Option<&'a Retrieval>,
+    pub(super) ood: Option<&'a Ood>,
     pub(super) slices: Option<&'a Slices>,
 }
 
@@ -225,7 +236,14 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         retrieval(findings, policy),
         distribution(findings, policy),
     ];
-    let (action, mut reason, would_flip) = decide(findings, &axes, policy);
+    let mut decision = decide(findings, &axes, policy);
+    if let Some(found) = findings.ood {
+        let axis = queries::axis(found, policy);
+        let paired = findings.pairing.kind == PairingKind::Paired;
+        decision = queries::decide(decision, found, &axis, axes[3].state, paired, policy);
+        axes.push(axis);
+    }
+    let (action, mut reason, would_flip) = decision;
     if let Some(found) = findings.slices {
         let evidence = slices::evidence(found, policy);
         if let Some((_, worst)) = evidence.iter().find(|(_, e)| e.state == AxisState::Shifted) {

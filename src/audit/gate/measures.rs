@@ -24,7 +24,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 39] = [
+pub const AUDIT_MEASURES: [&str; 41] = [
     "faulty_share.reference",
     "faulty_share.current",
     "duplicate_growth",
@@ -52,6 +52,8 @@ pub const AUDIT_MEASURES: [&str; 39] = [
     "hit_rate@1.loss",
     "hit_rate@10",
     "hit_rate@10.loss",
+    "ood_excess",
+    "ood_rate",
     "thresholds.rank_correlation",
     "thresholds.min_jaccard",
     "eps_eq",
@@ -153,6 +155,18 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     add_overlap(&mut list, audit.neighbourhoods.as_ref());
     list.missing = reason("retrieval", "no golden queries");
     add_retrieval(&mut list, audit.retrieval.as_ref());
+
+    list.missing = reason(
+        "queries out of distribution",
+        "fewer than 100 queries on a side",
+    );
+    let ood = audit.ood.as_ref().map(|found| found.main());
+    list.add(
+        "ood_excess",
+        ood.and_then(|o| o.excess),
+        ood.and_then(|o| o.excess_ci95),
+    );
+    list.add("ood_rate", ood.map(|o| o.rate), ood.map(|o| o.rate_ci95));
 
     list.missing = reason("thresholds", "too few pairs pass any threshold");
     let thresholds = audit.thresholds.as_ref();
