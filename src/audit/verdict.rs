@@ -700,21 +700,48 @@ fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
         () if hi < 0.0 && ndcg.difference.mean < -margin => (AxisState::Broken, "a loss"),
         () => (AxisState::Unknown, "undecided"),
     };
+    let flips = &found.flips;
+    let flipped = Evidence {
+        measure: format!(
+            "share of queries that found something in their first {} and no longer do",
+            flips.k
+        ),
+        estimate: Some(flips.negative_share),
+        ci95: Some(flips.negative_share_ci95),
+        n: Some(found.queries as u64),
+        exact: true,
+        threshold: None,
+        // It says who loses; whether retrieval does is the mean's to say.
+        state,
+        statement: format!(
+            "{} of {} queries find nothing relevant in their first {} any more, {} do only now",
+            flips.negative, found.queries, flips.k, flips.positive
+        ),
+    };
+    let power = match (state, ndcg.difference.minimum_detectable) {
+        (AxisState::Unknown, Some(smallest)) => {
+            format!("; this many queries show changes from {smallest:.3}")
+        }
+        _ => String::new(),
+    };
     axis(
         name,
-        vec![Evidence {
-            measure: "change of nDCG@10 over golden queries".to_owned(),
-            estimate: Some(ndcg.difference.mean),
-            ci95: ndcg.difference.ci95,
-            n: Some(found.queries as u64),
-            exact: true,
-            threshold: Some(-margin),
-            state,
-            statement: format!(
-                "nDCG@10 went from {:.3} to {:.3}, {words} ({:+.3}, 95 % interval {lo:+.3} to {hi:+.3}, {} queries)",
-                ndcg.reference, ndcg.current, ndcg.difference.mean, found.queries
-            ),
-        }],
+        vec![
+            Evidence {
+                measure: "change of nDCG@10 over golden queries".to_owned(),
+                estimate: Some(ndcg.difference.mean),
+                ci95: ndcg.difference.ci95,
+                n: Some(found.queries as u64),
+                exact: true,
+                threshold: Some(-margin),
+                state,
+                statement: format!(
+                    "nDCG@10 went from {:.3} to {:.3}, {words} ({:+.3}, 95 % interval {lo:+.3} to {hi:+.3}, {} queries){power}",
+                    ndcg.reference, ndcg.current, ndcg.difference.mean, found.queries
+                ),
+            },
+            flipped,
+        ],
     )
 }
 

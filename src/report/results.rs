@@ -18,6 +18,7 @@ use crate::stats::distribution;
 
 mod align;
 mod cutoffs;
+mod losses;
 mod queries;
 mod sections;
 mod slices;

@@ -24,7 +24,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 41] = [
+pub const AUDIT_MEASURES: [&str; 43] = [
     "faulty_share.reference",
     "faulty_share.current",
     "duplicate_growth",
@@ -52,6 +52,8 @@ pub const AUDIT_MEASURES: [&str; 41] = [
     "hit_rate@1.loss",
     "hit_rate@10",
     "hit_rate@10.loss",
+    "negative_flips",
+    "fall_out",
     "ood_excess",
     "ood_rate",
     "thresholds.rank_correlation",
@@ -262,6 +264,18 @@ fn add_overlap(list: &mut List, found: Option<&Overlap>) {
 }
 
 fn add_retrieval(list: &mut List, found: Option<&Retrieval>) {
+    let flips = found.map(|r| &r.flips);
+    list.add(
+        "negative_flips",
+        flips.map(|f| f.negative_share),
+        flips.map(|f| f.negative_share_ci95),
+    );
+    let share = found.and_then(|r| r.fall_out.share);
+    list.add(
+        "fall_out",
+        share.map(|s| s.mean),
+        share.and_then(|s| s.ci95),
+    );
     for (i, metric) in METRICS.iter().enumerate() {
         let name = metric.replace("_at_", "@");
         let current = found.and_then(|r| {
