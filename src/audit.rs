@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::metrics::comparability::Comparability;
 use crate::metrics::ood::Ood;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
-use crate::metrics::retrieval::Retrieval;
+use crate::metrics::retrieval::{KnownItems, Retrieval};
 use crate::metrics::slices::Slices;
 use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
@@ -127,6 +127,8 @@ pub struct Audit {
     pub distribution: Option<Distribution>,
     /// Golden queries.
     pub retrieval: Option<Retrieval>,
+    /// Chunks searching for the rest of their document, where there are groups and no golden queries.
+    pub known_items: Option<KnownItems>,
     /// Whether queries ask for what the corpus holds.
     pub ood: Option<Ood>,
     /// What similarity thresholds set on the reference are worth on the current set.
@@ -284,6 +286,15 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         &mut not_measured,
     )?;
     clock.lap("thresholds");
+    let known_items = queries::known_items(
+        engine,
+        shared.as_ref(),
+        (&reference, &join),
+        golden.is_some(),
+        config,
+        &mut not_measured,
+    )?;
+    clock.lap("known items");
     let items = shared
         .map(|shared| shared.ids)
         .zip(neighbourhoods.as_mut())
@@ -354,6 +365,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         neighbourhoods: neighbourhoods.as_ref(),
         distribution: distribution.as_ref(),
         retrieval: retrieval.as_ref(),
+        known_items: known_items.as_ref(),
         ood: ood.as_ref(),
         slices: slices.as_ref(),
     };
@@ -368,6 +380,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             neighbourhoods,
             distribution,
             retrieval,
+            known_items,
             ood,
             thresholds,
             slices,

@@ -3,12 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field};
+use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
+use vecdrift::audit::gate::audit_measures;
 use vecdrift::audit::{self, Action, Audit, AuditConfig, AxisName, AxisState, QueryLogs};
 use vecdrift::embeddings::{Ids, Rows};
 use vecdrift::engine::{DeviceChoice, Engine, EngineConfig, Silent};
 use vecdrift::metrics::ood::{Identified, Ood, OodConfig, OodScoreName, ood};
+use vecdrift::metrics::retrieval::{KnownItems, known_items};
+use vecdrift::stats::paired::Resampling;
 use vecdrift::stats::rng::Philox;
 
 const DIM: usize = 24;
@@ -333,4 +340,147 @@ fn gates_and_text_speak_of_queries() {
     assert_eq!(run(&["--gate", "ood_excess<0.02"]).status.code(), Some(3));
     let alone = run(&["--queries-current", &files.logs[1]]);
     assert_eq!(alone.status.code(), Some(2));
+}
+
+/// Chunks of 60 documents: a document is a direction, its chunks scatter about it.
+fn chunks(noise: f64) -> (Set, Vec<String>) {
+    let mut random = Philox::new(31, 0);
+    let centres: Vec<f64> = (0..60 * DIM).map(|_| random.normal()).collect();
+    let mut scatter = Philox::new(32, 0);
+    let documents = (0..240).map(|chunk| format!("document-{}", chunk % 60));
+    let values = (0..240).flat_map(|chunk| &centres[chunk % 60 * DIM..][..DIM]);
+    let set = Set {
+        values: values
+            .map(|centre| (centre + noise * scatter.normal()) as f32)
+            .collect(),
+        ids: (0..240).map(|i| format!("chunk-{i}")).collect(),
+    };
+    (set, documents.collect())
+}
+
+fn searched(old: &Set, new: &Set, documents: &[String], seed: u64) -> Option<KnownItems> {
+    let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+    let resampling = Resampling {
+        seed,
+        ..Resampling::default()
+    };
+    let rows = (Rows::new(&old.values, DIM), Rows::new(&new.values, DIM));
+    known_items(&engine(2), rows, &old.ids, &documents, &resampling).expect("a search")
+}
+
+#[test]
+fn chunks_find_their_document_until_noise_hides_it() {
+    let recall = |found: &KnownItems| {
+        let metric = found.metrics.iter().find(|m| m.metric == "recall_at_10");
+        metric.expect("recall").clone()
+    };
+    let ((good, documents), (bad, _)) = (chunks(0.3), chunks(3.0));
+    let same = searched(&good, &good, &documents, 0).expect("known items");
+    assert_eq!((same.queries, same.documents, same.exact), (60, 60, true));
+    // A chunk is no answer to itself, the three others all are.
+    assert_eq!(recall(&same).reference, 1.0);
+    assert_eq!(recall(&same).difference.ties, 60);
+    let worse = searched(&good, &bad, &documents, 0).expect("known items");
+    let change = recall(&worse);
+    assert!(change.difference.mean < -0.5 && change.p_value_holm < 0.01);
+    assert!(worse.flips.negative > 10 && worse.flips.positive == 0);
+    // A little noise both ways is no loss, whichever chunks are drawn.
+    let (moderate, _) = chunks(1.2);
+    let again = Set {
+        values: {
+            let mut scatter = Philox::new(33, 0);
+            let values = moderate.values.iter();
+            values
+                .map(|v| v + (0.2 * scatter.normal()) as f32)
+                .collect()
+        },
+        ids: moderate.ids.clone(),
+    };
+    let rejected = (0..20).filter(|&seed| {
+        let found = searched(&moderate, &again, &documents, seed).expect("known items");
+        found.metrics.iter().any(|m| m.p_value_holm < 0.01)
+    });
+    assert!(rejected.count() <= 1);
+    // Nobody's chunks, or too few documents: no known items.
+    let alone: Vec<String> = (0..240).map(|i| i.to_string()).collect();
+    assert!(searched(&good, &good, &alone, 0).is_none());
+    let few: Vec<String> = (0..240).map(|i| (i % 12).to_string()).collect();
+    assert!(searched(&good, &good, &few, 0).is_none());
+}
+
+fn grouped_parquet(path: &Path, set: &Set, documents: &[String]) {
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    let values = Arc::new(Float32Array::from(set.values.clone()));
+    let vectors = FixedSizeListArray::new(item, DIM as i32, values, None);
+    let columns: [(&str, ArrayRef); 3] = [
+        (
+            "id",
+            Arc::new(StringArray::from_iter_values(set.ids.iter())),
+        ),
+        (
+            "document",
+            Arc::new(StringArray::from_iter_values(documents)),
+        ),
+        ("embedding", Arc::new(vectors)),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).expect("a table");
+    let file = std::fs::File::create(path).expect("a file");
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("a writer");
+    writer.write(&batch).expect("rows");
+    writer.close().expect("a footer");
+}
+
+/// Known items stand beside the missing golden queries and decide nothing.
+#[test]
+fn the_audit_lets_chunks_search_where_groups_are_given() {
+    let fixture = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        folder.join(name).display().to_string()
+    };
+    // The fixtures' twelve sections are too few to be documents, and the audit says so.
+    let config = AuditConfig {
+        group: Some("section".to_owned()),
+        permutations: 99,
+        ..AuditConfig::new(fixture("reference.parquet"), fixture("current.parquet"))
+    };
+    let audited = audit::audit(&config, &engine(2), &Silent).expect("an audit");
+    assert!(audited.audit.known_items.is_none());
+    let reason = audited
+        .audit
+        .not_measured
+        .iter()
+        .find(|n| n.measure == "known items");
+    let reason = &reason.expect("a reason").reason;
+    assert!(reason.contains("at least 20 values of section"), "{reason}");
+
+    let folder = TempDir::new().expect("a folder");
+    let ((old, documents), (new, _)) = (chunks(0.3), chunks(3.0));
+    let write = |name: &str, set: &Set| {
+        let path = folder.path().join(name);
+        grouped_parquet(&path, set, &documents);
+        path.display().to_string()
+    };
+    let config = AuditConfig {
+        group: Some("document".to_owned()),
+        permutations: 99,
+        ..AuditConfig::new(write("old.parquet", &old), write("new.parquet", &new))
+    };
+    let audit = audit::audit(&config, &engine(2), &Silent)
+        .expect("an audit")
+        .audit;
+    assert_eq!(audit.known_items.as_ref().expect("known items").queries, 60);
+    let mut axes = audit.verdict.axes.iter();
+    let axis = axes.find(|axis| axis.axis == AxisName::Retrieval);
+    let axis = axis.expect("the axis");
+    assert_eq!(axis.state, AxisState::Unknown);
+    let said = &axis.evidence[1].statement;
+    assert!(
+        said.contains("no measure of what people search for"),
+        "{said}"
+    );
+    let measures = audit_measures(&audit);
+    let loss = measures
+        .iter()
+        .find(|m| m.name == "known_items.recall@10.loss");
+    assert!(loss.expect("a measure").ci95.expect("an interval")[0] > 0.3);
 }

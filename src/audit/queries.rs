@@ -2,12 +2,14 @@
 
 use super::measure::{Golden, skip};
 use super::verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy};
-use super::{AuditConfig, NotMeasured};
-use crate::embeddings::Embeddings;
+use super::{AuditConfig, NotMeasured, Shared};
+use crate::embeddings::{Embeddings, Join};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::metrics::comparability::Comparability;
 use crate::metrics::ood::{self, Identified, Ood, OodConfig};
+use crate::metrics::retrieval::{self, KnownItems};
+use crate::stats::paired::Resampling;
 
 const MEASURE: &str = "queries out of distribution";
 
@@ -77,6 +79,71 @@ pub(super) fn ood(
         );
     }
     Ok(found)
+}
+
+/// Lets chunks search for the rest of their document: only where groups say which that is, and where no
+/// golden queries ask what people ask.
+pub(super) fn known_items(
+    engine: &Engine,
+    shared: Option<&Shared<'_>>,
+    (reference, join): (&Embeddings, &Join),
+    golden: bool,
+    config: &AuditConfig,
+    not_measured: &mut Vec<NotMeasured>,
+) -> Result<Option<KnownItems>> {
+    let Some(group) = config.group.as_ref().filter(|_| !golden) else {
+        return Ok(None);
+    };
+    let (Some(shared), Some(groups)) = (shared, reference.column(group)) else {
+        skip(
+            not_measured,
+            "known items",
+            "needs items with the same id on both sides",
+        );
+        return Ok(None);
+    };
+    let rows = join.reference_rows();
+    let documents: Vec<&str> = rows
+        .iter()
+        .map(|&row| groups[row as usize].as_str())
+        .collect();
+    let found = retrieval::known_items(
+        engine,
+        (shared.reference(), shared.current()),
+        &shared.ids,
+        &documents,
+        &Resampling {
+            seed: config.seed,
+            ..Resampling::default()
+        },
+    )?;
+    if found.is_none() {
+        let reason = format!(
+            "needs at least {} values of {group} that two items share",
+            retrieval::MIN_DOCUMENTS
+        );
+        skip(not_measured, "known items", &reason);
+    }
+    Ok(found)
+}
+
+/// What known items say, beside the golden queries that are not there. They decide nothing.
+pub(super) fn known_item_evidence(found: &KnownItems) -> Option<Evidence> {
+    let recall = found.metrics.iter().find(|m| m.metric == "recall_at_10")?;
+    let difference = &recall.difference;
+    Some(Evidence {
+        measure: "change of recall@10 of known items".to_owned(),
+        estimate: Some(difference.mean),
+        ci95: difference.ci95,
+        n: Some(found.queries as u64),
+        exact: found.exact,
+        threshold: None,
+        state: AxisState::Unknown,
+        statement: format!(
+            "chunks find the rest of their own document as a stand-in: recall@10 {:.3} before, {:.3} now ({} won, {} lost); that is no measure of what people search for",
+            recall.reference, recall.current, difference.wins, difference.losses
+        ),
+    })
 }
 
 /// The axis of the queries.

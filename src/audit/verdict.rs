@@ -13,7 +13,7 @@ use super::{Pairing, PairingKind, queries, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::ood::Ood;
 use crate::metrics::overlap::Overlap;
-use crate::metrics::retrieval::Retrieval;
+use crate::metrics::retrieval::{KnownItems, Retrieval};
 use crate::metrics::slices::Slices;
 
 /// Thresholds of the verdict. Defaults are the program's policy; they come from experience with
@@ -223,6 +223,7 @@ pub(super) struct Findings<'a> {
     pub(super) neighbourhoods: Option<&'a Overlap>,
     pub(super) distribution: Option<&'a Distribution>,
     pub(super) retrieval: Option<&'a Retrieval>,
+    pub(super) known_items: Option<&'a KnownItems>,
     pub(super) ood: Option<&'a Ood>,
     pub(super) slices: Option<&'a Slices>,
 }
@@ -669,13 +670,12 @@ const HEADLINE_METRIC: &str = "ndcg_at_10";
 fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
     let name = AxisName::Retrieval;
     let Some(found) = findings.retrieval else {
-        return axis(
-            name,
-            not_measured(
-                "golden queries",
-                "no golden queries: give --queries-reference, --queries-current and --qrels",
-            ),
+        let mut evidence = not_measured(
+            "golden queries",
+            "no golden queries: give --queries-reference, --queries-current and --qrels",
         );
+        evidence.extend(findings.known_items.and_then(queries::known_item_evidence));
+        return axis(name, evidence);
     };
     let Some(ndcg) = found.metrics.iter().find(|m| m.metric == HEADLINE_METRIC) else {
         return axis(

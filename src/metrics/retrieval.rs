@@ -15,10 +15,12 @@ use crate::error::{Error, Result};
 use crate::stats::correction::holm;
 use crate::stats::paired::{PairedDifference, Resampling, mean};
 
+mod known_items;
 mod losses;
 mod qrels;
 mod scores;
 
+pub use known_items::{KnownItems, MIN_DOCUMENTS, known_items};
 use losses::RelevantRanks;
 pub use losses::{FallOut, Flips, LostDocument};
 pub use qrels::{Qrel, parse_qrels};

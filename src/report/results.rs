@@ -18,6 +18,7 @@ use crate::stats::distribution;
 
 mod align;
 mod cutoffs;
+mod known_items;
 mod losses;
 mod queries;
 mod sections;
@@ -56,6 +57,12 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.coordinates.as_ref().map(coordinates_section));
     sections.extend(audit.neighbourhoods.as_ref().map(neighbourhoods_section));
     sections.extend(audit.retrieval.as_ref().map(retrieval_section));
+    sections.extend(
+        audit
+            .known_items
+            .as_ref()
+            .map(known_items::known_items_section),
+    );
     sections.extend(audit.ood.as_ref().map(queries::queries_section));
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));

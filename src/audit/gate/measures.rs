@@ -24,7 +24,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 43] = [
+pub const AUDIT_MEASURES: [&str; 44] = [
     "faulty_share.reference",
     "faulty_share.current",
     "duplicate_growth",
@@ -54,6 +54,7 @@ pub const AUDIT_MEASURES: [&str; 43] = [
     "hit_rate@10.loss",
     "negative_flips",
     "fall_out",
+    "known_items.recall@10.loss",
     "ood_excess",
     "ood_rate",
     "thresholds.rank_correlation",
@@ -157,6 +158,16 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     add_overlap(&mut list, audit.neighbourhoods.as_ref());
     list.missing = reason("retrieval", "no golden queries");
     add_retrieval(&mut list, audit.retrieval.as_ref());
+
+    list.missing = reason("known items", "it takes --group, and no golden queries");
+    let known = audit.known_items.as_ref();
+    let known = known.and_then(|k| k.metrics.iter().find(|m| m.metric == "recall_at_10"));
+    let loss = known.map(|m| &m.difference);
+    list.add(
+        "known_items.recall@10.loss",
+        loss.map(|d| -d.mean),
+        loss.and_then(|d| d.ci95).map(|[low, high]| [-high, -low]),
+    );
 
     list.missing = reason(
         "queries out of distribution",
