@@ -252,14 +252,14 @@ pub(super) fn decide(
             Action::Inconclusive,
             format!("{said}; of the corpus: {reason}"),
             format!(
-                "more queries: {} reference and {} current ones would show an excess of {:.0} %",
-                ood::GOOD_CALIBRATION,
+                "more queries: {} reference and {} current ones would show an excess of {:.1} %",
                 2 * ood::GOOD_CALIBRATION,
+                4 * ood::GOOD_CALIBRATION,
                 // 2.8 standard errors at those numbers.
                 100.0
                     * crate::stats::conformal::minimum_detectable_excess(
+                        4 * ood::GOOD_CALIBRATION,
                         2 * ood::GOOD_CALIBRATION,
-                        ood::GOOD_CALIBRATION,
                         found.alpha
                     )
             ),

@@ -16,7 +16,9 @@ use crate::metrics::moments::Moments;
 use crate::stats::linalg::Matrix;
 
 /// Documents that moments and clusters are fitted to, at most.
-const FITTED_ROWS: usize = 20_000;
+const FITTED_ROWS: usize = 10_000;
+/// Documents per cluster that the clusters are fitted to.
+const ROWS_PER_CLUSTER: usize = 50;
 /// Documents that the energy sums over, at most.
 const ENERGY_ROWS: usize = 4_096;
 /// Temperature of the energy.
@@ -166,15 +168,33 @@ impl<'a> Model<'a> {
         // Fewer documents have no topics to speak of.
         let classes = if order.len() >= 50 {
             let clusters = suitable_clusters(order.len());
-            let found = kmeans(engine, rows, clusters, config.seed)?;
-            let mut means = vec![0.0f64; found.sizes.len() * dim];
-            for (row, &cluster) in rows.iter().zip(&found.assignment) {
+            // Rows are ordered by hash: the first are a sample.
+            let first = rows.slice(0..rows.len().min(ROWS_PER_CLUSTER * clusters));
+            let found = kmeans(engine, first, clusters, config.seed)?;
+            let centroids = Rows::new(&found.centroids, dim);
+            let nearest = engine.nearest(rows, centroids, 1, Metric::Cosine, None)?;
+            let assignment: Vec<u32> = nearest.lists.iter().map(|list| list[0].1).collect();
+            let mut sizes = vec![0usize; centroids.len()];
+            for &cluster in &assignment {
+                sizes[cluster as usize] += 1;
+            }
+            // A centroid that no row is nearest to is its own mean.
+            let mut means: Vec<f64> = (0..centroids.len())
+                .flat_map(|cluster| {
+                    let keep = if sizes[cluster] == 0 { 1.0 } else { 0.0 };
+                    centroids
+                        .row(cluster)
+                        .iter()
+                        .map(move |&v| keep * f64::from(v))
+                })
+                .collect();
+            for (row, &cluster) in rows.iter().zip(&assignment) {
                 let mean = &mut means[cluster as usize * dim..][..dim];
                 for (m, &v) in mean.iter_mut().zip(row) {
-                    *m += f64::from(v) / found.sizes[cluster as usize] as f64;
+                    *m += f64::from(v) / sizes[cluster as usize] as f64;
                 }
             }
-            for (row, &cluster) in fitted.chunks_mut(dim).zip(&found.assignment) {
+            for (row, &cluster) in fitted.chunks_mut(dim).zip(&assignment) {
                 let mean = &means[cluster as usize * dim..][..dim];
                 for (v, m) in row.iter_mut().zip(mean) {
                     *v = (f64::from(*v) - m) as f32;
@@ -270,12 +290,10 @@ mod tests {
     /// from their mean, over the squared distance of that mean from its multiple of the identity.
     #[test]
     fn shrinkage_is_that_of_the_definition() {
-        let rows: Vec<Vec<f64>> = (0..7)
-            .map(|i| {
-                (0..3)
-                    .map(|j| f64::from((i * 5 + j * j * 3) % 11))
-                    .collect()
-            })
+        // Coordinates of different spread, so that the identity is not all there is.
+        let value = |i: i32, j: i32| f64::from((i * 5 + j * j * 3) % 11 * (j + 1).pow(2));
+        let rows: Vec<Vec<f64>> = (0..60)
+            .map(|i| (0..3).map(|j| value(i, j)).collect())
             .collect();
         let (n, d) = (rows.len(), 3);
         let mean: Vec<f64> = (0..d)
