@@ -8,8 +8,9 @@ use crate::engine::{Engine, Progress};
 use crate::error::Result;
 use crate::metrics::comparability::Comparability;
 use crate::metrics::map::CorpusMap;
+use crate::metrics::ood::Ood;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
-use crate::metrics::retrieval::Retrieval;
+use crate::metrics::retrieval::{KnownItems, Retrieval};
 use crate::metrics::slices::Slices;
 use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
@@ -20,6 +21,7 @@ mod floor;
 pub mod gate;
 mod map;
 mod measure;
+mod queries;
 mod slices;
 mod verdict;
 
@@ -43,6 +45,8 @@ pub struct AuditConfig {
     pub golden: Option<GoldenConfig>,
     /// The same corpus embedded twice, for the operational noise floor.
     pub noise_floor: Option<[String; 2]>,
+    /// Query logs without judgements; golden queries take their place.
+    pub query_logs: Option<QueryLogs>,
     /// k of the neighbourhood overlap; the verdict reads the one nearest to 10.
     pub ks: Vec<usize>,
     /// Queries sampled for the overlap; `None`: every shared row. The base is never sampled.
@@ -78,6 +82,15 @@ pub struct GoldenConfig {
     pub qrels: String,
 }
 
+/// What people searched for, before and now: the queries need not be the same.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct QueryLogs {
+    /// Queries of the time of the reference set, embedded as it was.
+    pub reference: String,
+    /// Queries of now.
+    pub current: String,
+}
+
 impl AuditConfig {
     /// The defaults for two inputs.
     pub fn new(reference: impl Into<String>, current: impl Into<String>) -> Self {
@@ -88,6 +101,7 @@ impl AuditConfig {
             group: None,
             golden: None,
             noise_floor: None,
+            query_logs: None,
             ks: vec![1, 5, 10, 50, 100],
             overlap_queries: None,
             thresholds: Vec::new(),
@@ -128,6 +142,10 @@ pub struct Audit {
     pub distribution: Option<Distribution>,
     /// Golden queries.
     pub retrieval: Option<Retrieval>,
+    /// Chunks searching for the rest of their document, where there are groups and no golden queries.
+    pub known_items: Option<KnownItems>,
+    /// Whether queries ask for what the corpus holds.
+    pub ood: Option<Ood>,
     /// What similarity thresholds set on the reference are worth on the current set.
     pub thresholds: Option<Thresholds>,
     /// Where the drift is.
@@ -249,6 +267,13 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             qrels: measure::read_qrels(&golden.qrels)?,
         }),
     };
+    let query_logs = match &config.query_logs {
+        None => None,
+        Some(logs) => Some(queries::QuerySets {
+            reference: read("queries_reference", &logs.reference, &[])?,
+            current: read("queries_current", &logs.current, &[])?,
+        }),
+    };
     let twice = match &config.noise_floor {
         None => None,
         Some([first, second]) => Some((
@@ -307,6 +332,15 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         &mut not_measured,
     )?;
     clock.lap("thresholds");
+    let known_items = queries::known_items(
+        engine,
+        shared.as_ref(),
+        (&reference, &join),
+        golden.is_some(),
+        config,
+        &mut not_measured,
+    )?;
+    clock.lap("known items");
     let items = shared
         .map(|shared| shared.ids)
         .zip(neighbourhoods.as_mut())
@@ -324,6 +358,18 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         &mut not_measured,
     )?;
     clock.lap("retrieval");
+    let ood = queries::ood(
+        engine,
+        &reference,
+        (query_logs.as_ref(), golden.as_ref()),
+        &comparability,
+        config,
+        &mut not_measured,
+    )?;
+    if let Some(found) = &ood {
+        warnings.extend(found.notes.iter().map(|note| format!("queries: {note}")));
+    }
+    clock.lap("queries");
     let overlap_k = neighbourhoods.as_ref().map_or(0, |found| found.k);
     let known = slices::Known {
         reference: &reference,
@@ -376,6 +422,8 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         neighbourhoods: neighbourhoods.as_ref(),
         distribution: distribution.as_ref(),
         retrieval: retrieval.as_ref(),
+        known_items: known_items.as_ref(),
+        ood: ood.as_ref(),
         slices: slices.as_ref(),
         noise_floor: noise_floor.as_ref(),
         churn: churn.as_ref(),
@@ -391,6 +439,8 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             neighbourhoods,
             distribution,
             retrieval,
+            known_items,
+            ood,
             thresholds,
             slices,
             map,

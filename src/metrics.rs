@@ -12,6 +12,7 @@ pub mod kmeans;
 pub mod map;
 pub mod mmd;
 pub mod moments;
+pub mod ood;
 pub mod overlap;
 pub mod pairs;
 pub mod retrieval;

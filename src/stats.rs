@@ -1,5 +1,6 @@
 //! Statistics: pure functions on numbers.
 
+pub mod conformal;
 pub mod correction;
 pub mod counts;
 pub mod distribution;

@@ -13,6 +13,7 @@ mod life;
 mod map;
 mod mmd;
 mod neighbourhoods;
+mod ood;
 mod oracle;
 mod report;
 mod report_browser;

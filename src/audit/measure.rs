@@ -486,7 +486,7 @@ pub fn read_qrels(path: &str) -> Result<Vec<Qrel>> {
     retrieval::parse_qrels(&text, path)
 }
 
-fn skip(list: &mut Vec<NotMeasured>, measure: &str, reason: &str) {
+pub(super) fn skip(list: &mut Vec<NotMeasured>, measure: &str, reason: &str) {
     list.push(NotMeasured {
         measure: measure.to_owned(),
         reason: reason.to_owned(),

@@ -9,10 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{Churn, NoiseFloor, Pairing, PairingKind, churn, slices};
+use super::{Churn, NoiseFloor, Pairing, PairingKind, churn, queries, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
+use crate::metrics::ood::Ood;
 use crate::metrics::overlap::Overlap;
-use crate::metrics::retrieval::Retrieval;
+use crate::metrics::retrieval::{KnownItems, Retrieval};
 use crate::metrics::slices::Slices;
 
 /// Thresholds of the verdict. Defaults are the program's policy; they come from experience with
@@ -40,6 +41,10 @@ pub struct Policy {
     /// Shift ε_eq above which coverage must be reviewed, and below which "no shift was found" counts
     /// as an answer.
     pub review_eps_eq: f64,
+    /// Share of queries out of distribution, beyond false alarms, that may be ignored.
+    pub max_ood_excess: f64,
+    /// The same share above which coverage must be reviewed.
+    pub review_ood_excess: f64,
     /// Level of the tests, after Holm's correction.
     pub alpha: f64,
     /// Held-out cosine after the best rotation from which an adapter is worth fitting.
@@ -63,6 +68,8 @@ impl Default for Policy {
             max_ndcg_loss: 0.01,
             max_eps_eq: 0.01,
             review_eps_eq: 0.05,
+            max_ood_excess: 0.02,
+            review_ood_excess: 0.05,
             alpha: 0.01,
             min_adapter_cosine: 0.9,
             max_moved_directions: 0.05,
@@ -126,6 +133,8 @@ pub enum AxisName {
     Retrieval,
     /// Do the sets cover the same ground?
     Distribution,
+    /// Do queries ask for what the corpus holds? Only where queries were given.
+    Queries,
 }
 
 impl AxisName {
@@ -137,6 +146,7 @@ impl AxisName {
             Self::Neighbourhoods => "neighbourhoods",
             Self::Retrieval => "retrieval",
             Self::Distribution => "distribution",
+            Self::Queries => "queries",
         }
     }
 }
@@ -224,6 +234,8 @@ pub(super) struct Findings<'a> {
     pub(super) neighbourhoods: Option<&'a Overlap>,
     pub(super) distribution: Option<&'a Distribution>,
     pub(super) retrieval: Option<&'a Retrieval>,
+    pub(super) known_items: Option<&'a KnownItems>,
+    pub(super) ood: Option<&'a Ood>,
     pub(super) slices: Option<&'a Slices>,
     pub(super) noise_floor: Option<&'a NoiseFloor>,
     pub(super) churn: Option<&'a Churn>,
@@ -245,13 +257,20 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         retrieval(findings, policy),
         distribution(findings, policy),
     ];
-    let (action, mut reason, would_flip) = decide(findings, &axes, policy);
+    let mut decision = decide(findings, &axes, policy);
     let floor = findings.noise_floor.and_then(|f| f.eps_eq);
     let turnover = findings
         .churn
         .and_then(|c| churn::evidence(c, floor, policy));
     let of_samples = axes.iter_mut().filter(|a| a.axis == AxisName::Distribution);
     of_samples.for_each(|axis| axis.evidence.extend(turnover.clone()));
+    if let Some(found) = findings.ood {
+        let axis = queries::axis(found, policy);
+        let paired = findings.pairing.kind == PairingKind::Paired;
+        decision = queries::decide(decision, found, &axis, axes[3].state, paired, policy);
+        axes.push(axis);
+    }
+    let (action, mut reason, would_flip) = decision;
     if let Some(found) = findings.slices {
         let evidence = slices::evidence(found, policy);
         if let Some((_, worst)) = evidence.iter().find(|(_, e)| e.state == AxisState::Shifted) {
@@ -714,13 +733,12 @@ const HEADLINE_METRIC: &str = "ndcg_at_10";
 fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
     let name = AxisName::Retrieval;
     let Some(found) = findings.retrieval else {
-        return axis(
-            name,
-            not_measured(
-                "golden queries",
-                "no golden queries: give --queries-reference, --queries-current and --qrels",
-            ),
+        let mut evidence = not_measured(
+            "golden queries",
+            "no golden queries: give --queries-reference, --queries-current and --qrels",
         );
+        evidence.extend(findings.known_items.and_then(queries::known_item_evidence));
+        return axis(name, evidence);
     };
     let Some(ndcg) = found.metrics.iter().find(|m| m.metric == HEADLINE_METRIC) else {
         return axis(
@@ -745,22 +763,50 @@ fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
         () if hi < 0.0 && ndcg.difference.mean < -margin => (AxisState::Broken, "a loss"),
         () => (AxisState::Unknown, "undecided"),
     };
+    let flips = &found.flips;
+    let flipped = Evidence {
+        measure: format!(
+            "share of queries that found something in their first {} and no longer do",
+            flips.k
+        ),
+        estimate: Some(flips.negative_share),
+        ci95: Some(flips.negative_share_ci95),
+        n: Some(found.queries as u64),
+        exact: true,
+        floor: None,
+        threshold: None,
+        // It says who loses; whether retrieval does is the mean's to say.
+        state,
+        statement: format!(
+            "{} of {} queries find nothing relevant in their first {} any more, {} do only now",
+            flips.negative, found.queries, flips.k, flips.positive
+        ),
+    };
+    let power = match (state, ndcg.difference.minimum_detectable) {
+        (AxisState::Unknown, Some(smallest)) => {
+            format!("; this many queries show changes from {smallest:.3}")
+        }
+        _ => String::new(),
+    };
     axis(
         name,
-        vec![Evidence {
-            measure: "change of nDCG@10 over golden queries".to_owned(),
-            estimate: Some(ndcg.difference.mean),
-            ci95: ndcg.difference.ci95,
-            n: Some(found.queries as u64),
-            exact: true,
-            floor: None,
-            threshold: Some(-margin),
-            state,
-            statement: format!(
-                "nDCG@10 went from {:.3} to {:.3}, {words} ({:+.3}, 95 % interval {lo:+.3} to {hi:+.3}, {} queries)",
-                ndcg.reference, ndcg.current, ndcg.difference.mean, found.queries
-            ),
-        }],
+        vec![
+            Evidence {
+                measure: "change of nDCG@10 over golden queries".to_owned(),
+                estimate: Some(ndcg.difference.mean),
+                ci95: ndcg.difference.ci95,
+                n: Some(found.queries as u64),
+                exact: true,
+                floor: None,
+                threshold: Some(-margin),
+                state,
+                statement: format!(
+                    "nDCG@10 went from {:.3} to {:.3}, {words} ({:+.3}, 95 % interval {lo:+.3} to {hi:+.3}, {} queries){power}",
+                    ndcg.reference, ndcg.current, ndcg.difference.mean, found.queries
+                ),
+            },
+            flipped,
+        ],
     )
 }
 

@@ -7,7 +7,7 @@ use super::plan::{self, Pass};
 use super::session::{self, Session, to_json};
 use super::{Error, InputArgs, Outcome, Path, Result};
 use crate::audit::gate::{AUDIT_MEASURES, audit_measures};
-use crate::audit::{self, AuditConfig, Audited, GoldenConfig, Items};
+use crate::audit::{self, AuditConfig, Audited, GoldenConfig, Items, QueryLogs};
 use crate::output::Output;
 use crate::report;
 use crate::source::write::{self, Column};
@@ -37,13 +37,15 @@ pub(super) struct AuditArgs {
     /// of one document
     #[arg(long, value_name = "COLUMN")]
     group: Option<String>,
-    /// Golden queries, embedded as REFERENCE was
+    /// Queries of then, embedded as REFERENCE was
     #[arg(long, value_name = "INPUT")]
     queries_reference: Option<String>,
-    /// The same queries, embedded as CURRENT was
+    /// Queries of now, embedded as CURRENT was; the same queries where there
+    /// are judgements
     #[arg(long, value_name = "INPUT")]
     queries_current: Option<String>,
-    /// Relevance judgements: BEIR TSV, TREC qrels or Parquet
+    /// Relevance judgements of the queries: BEIR TSV, TREC qrels or Parquet;
+    /// without them queries are only held against the corpus
     #[arg(long, value_name = "FILE")]
     qrels: Option<String>,
     /// One corpus embedded twice: what moves between the two is noise, and no
@@ -116,7 +118,12 @@ impl AuditArgs {
         } = self;
         let gates = gates.prepare(&AUDIT_MEASURES, session)?;
         ks.extend(gates.list_lengths(&["overlap", "jaccard"]));
-        let golden = golden(queries_reference, queries_current, qrels)?;
+        let (golden, query_logs) = match (queries_reference, queries_current, qrels) {
+            (Some(reference), Some(current), None) => {
+                (None, Some(QueryLogs { reference, current }))
+            }
+            (reference, current, qrels) => (golden(reference, current, qrels)?, None),
+        };
         ks.sort_unstable();
         ks.dedup();
         if ks.first() == Some(&0) {
@@ -138,6 +145,7 @@ impl AuditArgs {
             golden,
             // clap takes exactly two.
             noise_floor: noise_floor.and_then(|two| two.try_into().ok()),
+            query_logs,
             ks,
             overlap_queries,
             thresholds,

@@ -20,7 +20,10 @@ use crate::stats::distribution;
 mod align;
 mod cutoffs;
 mod floor;
+mod known_items;
+mod losses;
 mod map;
+mod queries;
 mod sections;
 mod slices;
 
@@ -57,6 +60,13 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.coordinates.as_ref().map(coordinates_section));
     sections.extend(audit.neighbourhoods.as_ref().map(neighbourhoods_section));
     sections.extend(audit.retrieval.as_ref().map(retrieval_section));
+    sections.extend(
+        audit
+            .known_items
+            .as_ref()
+            .map(known_items::known_items_section),
+    );
+    sections.extend(audit.ood.as_ref().map(queries::queries_section));
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
     sections.extend(audit.slices.as_ref().map(slices::slices_section));
@@ -250,6 +260,12 @@ fn key_numbers(audit: &Audit) -> Table {
                 estimate(metric.difference.mean, metric.difference.ci95),
             );
         }
+    }
+    if let Some(found) = &audit.ood {
+        row(
+            "queries out of distribution".into(),
+            queries::excess(found.main()),
+        );
     }
     if let Some(typical) = audit.thresholds.as_ref().and_then(cutoffs::typical) {
         row(

@@ -325,6 +325,7 @@ pub(super) fn retrieval_section(found: &Retrieval) -> Section {
             Column::right("reference"),
             Column::right("current"),
             Column::right("change"),
+            Column::left("documents lost (place before → now)"),
         ],
         rows: found
             .worst_queries
@@ -336,6 +337,7 @@ pub(super) fn retrieval_section(found: &Retrieval) -> Section {
                     number(q.reference),
                     number(q.current),
                     number(q.difference),
+                    losses::lost_documents(q).into(),
                 ]
             })
             .collect(),
@@ -360,10 +362,12 @@ pub(super) fn retrieval_section(found: &Retrieval) -> Section {
             },
         }),
         Item::Table(metrics),
+        Item::Table(losses::losses_table(found)),
     ];
     if !worst.rows.is_empty() {
         items.push(Item::Table(worst));
     }
+    items.extend(losses::judgement_note(found).map(Item::Note));
     let left_out = [
         (found.queries_without_relevant, "have no relevant document"),
         (
