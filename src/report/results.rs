@@ -20,10 +20,12 @@ use crate::stats::distribution;
 mod align;
 mod cutoffs;
 mod map;
+mod reproduce;
 mod sections;
 mod slices;
 
 pub use align::align_page;
+pub use reproduce::reproduction;
 
 use sections::*;
 
@@ -54,7 +56,12 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
         .collect();
     let mut sections = vec![evidence_section(audit), data_section(&audit.data)];
     sections.extend(audit.coordinates.as_ref().map(coordinates_section));
-    sections.extend(audit.neighbourhoods.as_ref().map(neighbourhoods_section));
+    sections.extend(
+        audit
+            .neighbourhoods
+            .as_ref()
+            .map(|found| neighbourhoods_section(found, &audit.texts)),
+    );
     sections.extend(audit.retrieval.as_ref().map(retrieval_section));
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
