@@ -220,31 +220,28 @@ fn moved_table(found: &Overlap, texts: &BTreeMap<String, String>) -> Option<Tabl
     for item in found.most_moved.iter().take(LISTED) {
         let shown = item.lost.len().max(item.gained.len()).clamp(1, NEIGHBOURS);
         for i in 0..shown {
-            let first = |value: Value| {
-                if i == 0 {
-                    value
-                } else {
-                    Value::Text(String::new())
-                }
-            };
-            let mut row = vec![
-                first(named(&item.id).into()),
-                first(number(item.displacement)),
-                first(number(item.overlap)),
-            ];
+            let mut row: Vec<Value> = vec![match i {
+                0 => format!(
+                    "{} (displacement {}, overlap@{} {})",
+                    named(&item.id),
+                    number(item.displacement),
+                    found.k,
+                    number(item.overlap)
+                )
+                .into(),
+                _ => Value::Text(String::new()),
+            }];
             for list in [&item.lost, &item.gained] {
-                match list.get(i) {
-                    Some(n) => row.extend([
-                        named(&n.id).into(),
-                        format!(
-                            "{} → {}",
-                            Value::Number(n.similarity_before),
-                            Value::Number(n.similarity_after)
-                        )
-                        .into(),
-                    ]),
-                    None => row.extend([Value::Text(String::new()), Value::Text(String::new())]),
-                }
+                row.push(match list.get(i) {
+                    Some(n) => format!(
+                        "{} ({} → {})",
+                        named(&n.id),
+                        Value::Number(n.similarity_before),
+                        Value::Number(n.similarity_after)
+                    )
+                    .into(),
+                    None => Value::Text(String::new()),
+                });
             }
             rows.push(row);
         }
@@ -255,12 +252,8 @@ fn moved_table(found: &Overlap, texts: &BTreeMap<String, String>) -> Option<Tabl
         ),
         columns: vec![
             Column::left("item"),
-            Column::right("displacement"),
-            Column::right(format!("overlap@{}", found.k)),
-            Column::left("lost"),
-            Column::right("similarity"),
-            Column::left("gained"),
-            Column::right("similarity"),
+            Column::left("lost (similarity before → after)"),
+            Column::left("gained (similarity before → after)"),
         ],
         rows,
     })
