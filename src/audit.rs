@@ -1,5 +1,7 @@
 //! `audit`: reads two corpora, checks them, measures their drift and judges it. Start here.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -61,6 +63,8 @@ pub struct AuditConfig {
     pub clusters: Option<usize>,
     /// Rows on either side that make a slice.
     pub min_slice_rows: usize,
+    /// Column with the rows' text, shown in the report of the items that moved most.
+    pub text: Option<String>,
     /// Permutations of the MMD test.
     pub permutations: u32,
     /// σ of the RBF kernel; `None`: median distance over pooled pairs.
@@ -109,6 +113,7 @@ impl AuditConfig {
             slice_by: Vec::new(),
             clusters: None,
             min_slice_rows: 50,
+            text: None,
             permutations: 9_999,
             bandwidth: None,
             seed: 0,
@@ -156,6 +161,9 @@ pub struct Audit {
     pub churn: Option<Churn>,
     /// What the measures say between two embeddings of one corpus.
     pub noise_floor: Option<NoiseFloor>,
+    /// Texts of the most moved items and of their neighbours, by id, for the report.
+    #[serde(skip)]
+    pub texts: BTreeMap<String, String>,
     /// Measures that were not taken, each with its reason.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -240,6 +248,14 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         sliced
             .filter(|name| config.group.as_ref() != Some(name))
             .cloned(),
+    );
+    columns.extend(
+        config
+            .text
+            .iter()
+            .filter(|text| !columns.contains(text))
+            .cloned()
+            .collect::<Vec<_>>(),
     );
     let of_queries = slice_columns.iter().filter(|column| column.of_queries);
     let query_columns: Vec<String> = of_queries.map(|column| column.name.clone()).collect();
@@ -370,6 +386,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         warnings.extend(found.notes.iter().map(|note| format!("queries: {note}")));
     }
     clock.lap("queries");
+    let texts = texts_of_moved(&[&current, &reference], neighbourhoods.as_ref(), config);
     let overlap_k = neighbourhoods.as_ref().map_or(0, |found| found.k);
     let known = slices::Known {
         reference: &reference,
@@ -446,6 +463,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             map,
             churn,
             noise_floor,
+            texts,
             not_measured,
         },
         inputs,
@@ -453,6 +471,34 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         timings: clock.timings(),
         items,
     })
+}
+
+/// The texts of the most moved items and of what they lost and gained; the first set that has one tells.
+fn texts_of_moved(
+    sets: &[&Embeddings],
+    found: Option<&Overlap>,
+    config: &AuditConfig,
+) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::new();
+    let (Some(found), Some(column)) = (found, &config.text) else {
+        return texts;
+    };
+    for item in &found.most_moved {
+        let neighbours = item.lost.iter().chain(&item.gained);
+        let ids = std::iter::once(&item.id).chain(neighbours.map(|n| &n.id));
+        texts.extend(ids.map(|id| (id.clone(), String::new())));
+    }
+    for set in sets {
+        let Some(values) = set.column(column) else {
+            continue;
+        };
+        for (id, value) in set.ids.iter().zip(values) {
+            if let Some(text) = texts.get_mut(id).filter(|text| text.is_empty()) {
+                text.clone_from(value);
+            }
+        }
+    }
+    texts
 }
 
 /// Rows without ids are taken for the same items where their neighbourhoods agree by more than this

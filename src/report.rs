@@ -59,7 +59,9 @@ pub use page::{
     XAxis,
 };
 pub use prometheus::prometheus;
-pub use results::{align_page, audit_page, cosine_page, measured_page, mmd_page, overlap_page};
+pub use results::{
+    align_page, audit_page, cosine_page, measured_page, mmd_page, overlap_page, reproduction,
+};
 pub use run::{RunReport, show_gates};
 pub use sarif::sarif;
 pub use text::{TextStyle, text};
@@ -121,7 +123,7 @@ fn figure_data(page: &Page) -> serde_json::Result<String> {
                 title: clean(&figure.title),
                 plot: &figure.plot,
             }),
-            Item::Note(_) | Item::Table(_) => None,
+            Item::Note(_) | Item::Table(_) | Item::Code { .. } => None,
         })
         .collect();
     let text = serde_json::to_string(&figures)?;
@@ -229,6 +231,10 @@ enum ItemView {
     Table {
         table: TableView,
     },
+    Code {
+        title: String,
+        text: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -279,6 +285,10 @@ impl PageView {
                         Item::Figure(figure) => ItemView::figure(figure, &mut figures),
                         Item::Table(table) => ItemView::Table {
                             table: TableView::new(table, &mut tables),
+                        },
+                        Item::Code { title, text } => ItemView::Code {
+                            title: clean(title),
+                            text: text.lines().map(clean).collect::<Vec<_>>().join("\n"),
                         },
                     })
                     .collect(),

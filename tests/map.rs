@@ -151,3 +151,39 @@ fn the_audit_colours_the_map_by_what_moved() {
     }
     assert!(values.iter().flatten().any(|&lost| lost > 0.0));
 }
+
+/// Command and configuration stand in the report; a text column that is not there is refused.
+#[test]
+fn the_report_says_how_to_make_it_again() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let fixture = |name: &str| format!("{}/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let run = |text: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_vecdrift"))
+            .current_dir(folder.path())
+            .args([
+                "audit",
+                &fixture("reference.parquet"),
+                &fixture("current.parquet"),
+            ])
+            .args([
+                "--device",
+                "cpu",
+                "--permutations",
+                "99",
+                "--out",
+                "a b",
+                "--text",
+                text,
+            ])
+            .output()
+            .expect("the binary runs");
+        let report = std::fs::read_to_string(folder.path().join("a b/report.html"));
+        (output.status.code(), report.unwrap_or_default())
+    };
+    let (code, report) = run("no such column");
+    assert_eq!((code, report.is_empty()), (Some(2), true));
+    let (code, report) = run("id");
+    assert_eq!(code, Some(0));
+    assert!(report.contains("--out &#x27;a b&#x27; --text id"));
+    assert!(report.contains("&quot;permutations&quot;: 99"));
+}

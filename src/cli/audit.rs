@@ -84,6 +84,9 @@ pub(super) struct AuditArgs {
     /// Rows on either side that make a slice
     #[arg(long, value_name = "N", default_value_t = 50)]
     min_slice: usize,
+    /// Column with the rows' text, to show of the items that moved most
+    #[arg(long, value_name = "COLUMN")]
+    text: Option<String>,
     /// Permutations of the MMD test
     #[arg(long, value_name = "N", default_value_t = 9_999)]
     permutations: u32,
@@ -112,6 +115,7 @@ impl AuditArgs {
             slice_by,
             clusters,
             min_slice,
+            text,
             permutations,
             bandwidth,
             gates,
@@ -153,6 +157,7 @@ impl AuditArgs {
             slice_by,
             clusters,
             min_slice_rows: min_slice,
+            text,
             permutations,
             bandwidth,
             seed: session.seed,
@@ -186,6 +191,10 @@ impl AuditArgs {
             ..session.output("audit", config, inputs, &engine, audit, timings)
         };
         let mut page = report::audit_page(&output);
+        let arguments = std::env::args_os().skip(1);
+        let arguments = arguments.map(|word| word.to_string_lossy().into_owned());
+        page.sections
+            .push(report::reproduction(arguments, &output.config));
         gates.judge(&mut output, &mut page, &measures);
         if let Some(folder) = session.out() {
             create_folder(folder)?;

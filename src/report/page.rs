@@ -87,6 +87,13 @@ pub enum Item {
     Figure(Figure),
     /// A table.
     Table(Table),
+    /// Text to copy as it stands: a command, a configuration.
+    Code {
+        /// What it is.
+        title: String,
+        /// The text.
+        text: String,
+    },
 }
 
 /// A table. Rows may be shorter than `columns`; what is missing stays empty.

@@ -24,10 +24,12 @@ mod known_items;
 mod losses;
 mod map;
 mod queries;
+mod reproduce;
 mod sections;
 mod slices;
 
 pub use align::align_page;
+pub use reproduce::reproduction;
 
 use sections::*;
 
@@ -58,7 +60,12 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
         .collect();
     let mut sections = vec![evidence_section(audit), data_section(&audit.data)];
     sections.extend(audit.coordinates.as_ref().map(coordinates_section));
-    sections.extend(audit.neighbourhoods.as_ref().map(neighbourhoods_section));
+    sections.extend(
+        audit
+            .neighbourhoods
+            .as_ref()
+            .map(|found| neighbourhoods_section(found, &audit.texts)),
+    );
     sections.extend(audit.retrieval.as_ref().map(retrieval_section));
     sections.extend(
         audit

@@ -205,7 +205,67 @@ pub(super) fn coordinates_section(found: &Coordinates) -> Section {
     }
 }
 
-pub(super) fn neighbourhoods_section(found: &Overlap) -> Section {
+/// Neighbours of a most moved item that are shown on either side.
+const NEIGHBOURS: usize = 4;
+/// Characters of a text that are shown.
+const TEXT: usize = 160;
+
+/// The most moved items with the neighbours that they lost beside those that they gained.
+fn moved_table(found: &Overlap, texts: &BTreeMap<String, String>) -> Option<Table> {
+    if found.most_moved.is_empty() {
+        return None;
+    }
+    let named = |id: &str| match texts.get(id) {
+        Some(text) if !text.is_empty() => {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            format!("{id}: {}", super::super::truncate(&words.join(" "), TEXT))
+        }
+        _ => id.to_owned(),
+    };
+    let mut rows = Vec::new();
+    for item in found.most_moved.iter().take(LISTED) {
+        let shown = item.lost.len().max(item.gained.len()).clamp(1, NEIGHBOURS);
+        for i in 0..shown {
+            let mut row: Vec<Value> = vec![match i {
+                0 => format!(
+                    "{} (displacement {}, overlap@{} {})",
+                    named(&item.id),
+                    number(item.displacement),
+                    found.k,
+                    number(item.overlap)
+                )
+                .into(),
+                _ => Value::Text(String::new()),
+            }];
+            for list in [&item.lost, &item.gained] {
+                row.push(match list.get(i) {
+                    Some(n) => format!(
+                        "{} ({} → {})",
+                        named(&n.id),
+                        Value::Number(n.similarity_before),
+                        Value::Number(n.similarity_after)
+                    )
+                    .into(),
+                    None => Value::Text(String::new()),
+                });
+            }
+            rows.push(row);
+        }
+    }
+    Some(Table {
+        caption: format!(
+            "Most moved items: the nearest of the neighbours that each lost, and of those that it gained; at most {NEIGHBOURS} of either, all are in items.parquet"
+        ),
+        columns: vec![
+            Column::left("item"),
+            Column::left("lost (similarity before → after)"),
+            Column::left("gained (similarity before → after)"),
+        ],
+        rows,
+    })
+}
+
+pub(super) fn neighbourhoods_section(found: &Overlap, texts: &BTreeMap<String, String>) -> Section {
     let curve =
         |name: &str, role, point: &dyn Fn(&crate::metrics::overlap::OverlapAtK) -> Point| Line {
             name: name.to_owned(),
@@ -247,45 +307,88 @@ pub(super) fn neighbourhoods_section(found: &Overlap) -> Section {
         }),
         Item::Table(overlap_table(found)),
     ];
-    if !found.most_moved.is_empty() {
-        let ids = |list: &[crate::metrics::overlap::MovedNeighbor]| {
-            let mut names: Vec<&str> = list.iter().take(3).map(|n| n.id.as_str()).collect();
-            if list.len() > 3 {
-                names.push("…");
-            }
-            Value::Text(names.join(", "))
-        };
-        items.push(Item::Table(Table {
-            caption: "Most moved items".to_owned(),
-            columns: vec![
-                Column::left("id"),
-                Column::right("displacement"),
-                Column::right(format!("overlap@{}", found.k)),
-                Column::left("lost (nearest first)"),
-                Column::left("gained (nearest first)"),
-            ],
-            rows: found
-                .most_moved
-                .iter()
-                .take(LISTED)
-                .map(|item| {
-                    vec![
-                        item.id.as_str().into(),
-                        number(item.displacement),
-                        number(item.overlap),
-                        ids(&item.lost),
-                        ids(&item.gained),
-                    ]
-                })
-                .collect(),
-        }));
-    }
+    items.extend(moved_table(found, texts).map(Item::Table));
     Section {
         id: "neighbourhoods".to_owned(),
         title: "Neighbourhoods".to_owned(),
         lead: "Does every item keep its nearest neighbours? This needs no common space: rotation, scale and dimension do not matter.".to_owned(),
         items,
     }
+}
+
+/// Every query by the change of its nDCG@10, losses first.
+fn queries_figure(found: &Retrieval) -> Option<Figure> {
+    /// More points than this hide each other.
+    const POINTS: usize = 5_000;
+    let mut changes: Vec<(&str, f64, f64)> = found
+        .per_query
+        .iter()
+        .map(|q| (q.id.as_str(), q.reference[0], q.current[0]))
+        .collect();
+    changes.sort_by(|a, b| (a.2 - a.1).total_cmp(&(b.2 - b.1)).then(a.0.cmp(b.0)));
+    let step = changes.len().div_ceil(POINTS).max(1);
+    let shown: Vec<(usize, (&str, f64, f64))> =
+        changes.iter().copied().enumerate().step_by(step).collect();
+    let shade = |name: &str, value: &dyn Fn(&(&str, f64, f64)) -> f64| Shade {
+        name: name.to_owned(),
+        values: ShadeValues::Numbers(
+            shown
+                .iter()
+                .map(|(_, q)| Some((value(q) * 1e4).round() as f32 / 1e4))
+                .collect(),
+        ),
+    };
+    (!shown.is_empty()).then(|| Figure {
+        title: "Queries won and lost".to_owned(),
+        reading: "Every golden query, the largest loss first: below 0 it lost, above it won. The flat part is what did not change.".to_owned(),
+        plot: Plot::Scatter {
+            x_label: "queries, by change".to_owned(),
+            y_label: "change of nDCG@10".to_owned(),
+            ids: shown.iter().map(|(_, q)| q.0.to_owned()).collect(),
+            panels: vec![Panel {
+                name: String::new(),
+                points: shown
+                    .iter()
+                    .map(|(rank, q)| Some([*rank as f32 + 1.0, (q.2 - q.1) as f32]))
+                    .collect(),
+            }],
+            shades: vec![
+                shade("nDCG@10 before", &|q| q.1),
+                shade("nDCG@10 now", &|q| q.2),
+            ],
+        },
+    })
+}
+
+fn won_table(found: &Retrieval) -> Option<Table> {
+    let mut won: Vec<(&str, f64, f64)> = found
+        .per_query
+        .iter()
+        .map(|q| (q.id.as_str(), q.reference[0], q.current[0]))
+        .filter(|(_, before, after)| after > before)
+        .collect();
+    won.sort_by(|a, b| (b.2 - b.1).total_cmp(&(a.2 - a.1)).then(a.0.cmp(b.0)));
+    (!won.is_empty()).then(|| Table {
+        caption: "Queries that won most, by nDCG@10".to_owned(),
+        columns: vec![
+            Column::left("query"),
+            Column::right("reference"),
+            Column::right("current"),
+            Column::right("change"),
+        ],
+        rows: won
+            .iter()
+            .take(LISTED)
+            .map(|(id, before, after)| {
+                vec![
+                    (*id).into(),
+                    number(*before),
+                    number(*after),
+                    number(after - before),
+                ]
+            })
+            .collect(),
+    })
 }
 
 pub(super) fn retrieval_section(found: &Retrieval) -> Section {
@@ -364,6 +467,8 @@ pub(super) fn retrieval_section(found: &Retrieval) -> Section {
         Item::Table(metrics),
         Item::Table(losses::losses_table(found)),
     ];
+    items.extend(queries_figure(found).map(Item::Figure));
+    items.extend(won_table(found).map(Item::Table));
     if !worst.rows.is_empty() {
         items.push(Item::Table(worst));
     }
