@@ -318,7 +318,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let mut not_measured = Vec::new();
     let comparability =
         measure::comparability(engine, &reference, &current, shared.as_ref(), config)?;
-    let data = measure::data_faults(&reference, &current, &inputs);
+    let data = measure::data_faults(engine, &reference, &current, &inputs, config)?;
     clock.lap("check");
 
     // Measure.

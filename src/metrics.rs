@@ -10,6 +10,7 @@ pub mod duplicates;
 pub mod frechet;
 pub mod kmeans;
 pub mod map;
+pub mod mixed_spaces;
 pub mod mmd;
 pub mod moments;
 pub mod ood;

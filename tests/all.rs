@@ -11,6 +11,7 @@ mod gpu;
 mod half;
 mod life;
 mod map;
+mod mixed_spaces;
 mod mmd;
 mod neighbourhoods;
 mod ood;

@@ -13,6 +13,7 @@ use crate::metrics::cosine::{self, CosineDistribution, CosineShift, PairedCosine
 use crate::metrics::dimensions::{self, AxisDrift};
 use crate::metrics::duplicates;
 use crate::metrics::frechet::{self, Frechet};
+use crate::metrics::mixed_spaces::{self, MixedSpaces};
 use crate::metrics::mmd::{self, Mmd, MmdConfig, Sample};
 use crate::metrics::moments::{
     self, CentroidShift, Moments, NormDistribution, NormShift, UnitMoments,
@@ -45,6 +46,9 @@ pub struct SideFaults {
     pub faulty_rows: u64,
     /// Values per row.
     pub dim: usize,
+    /// Rows of another model or pipeline, found from the vectors alone; absent for fewer than 200 rows or
+    /// 32 dimensions.
+    pub mixed_spaces: Option<MixedSpaces>,
     /// Rows equal to an earlier one, value by value.
     pub duplicate_rows: u64,
     /// Coordinates that never vary.
@@ -55,25 +59,34 @@ pub struct SideFaults {
 
 /// Looks for faults that no drift explains.
 pub(super) fn data_faults(
+    engine: &Engine,
     reference: &Embeddings,
     current: &Embeddings,
     inputs: &[InputSummary],
-) -> DataFaults {
-    let side = |set: &Embeddings, input: &InputSummary| SideFaults {
+    config: &AuditConfig,
+) -> Result<DataFaults> {
+    let mixed =
+        |set: &Embeddings| mixed_spaces::mixed_spaces(engine, set.rows(), &set.ids, config.seed);
+    let mixed = [mixed(reference)?, mixed(current)?];
+    let side = |set: &Embeddings, input: &InputSummary, mixed_spaces| SideFaults {
         rows: input.rows,
         faulty_rows: input.faults.rows(),
         dim: set.dim(),
+        mixed_spaces,
         duplicate_rows: duplicates::duplicate_rows(set.rows()),
         constant_dimensions: moments::constant_dimensions(set.rows()),
         norms: moments::norm_distribution(set.rows(), &set.ids),
     };
-    let (reference, current) =
-        rayon::join(|| side(reference, &inputs[0]), || side(current, &inputs[1]));
-    DataFaults {
+    let [of_reference, of_current] = mixed;
+    let (reference, current) = rayon::join(
+        || side(reference, &inputs[0], of_reference),
+        || side(current, &inputs[1], of_current),
+    );
+    Ok(DataFaults {
         norm_shift: moments::norm_shift(&reference.norms, &current.norms),
         reference,
         current,
-    }
+    })
 }
 
 /// Whether both sets live in one space, as far as shared items tell.

@@ -24,9 +24,11 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 46] = [
+pub const AUDIT_MEASURES: [&str; 48] = [
     "faulty_share.reference",
     "faulty_share.current",
+    "mixed_rows.reference",
+    "mixed_rows.current",
     "duplicate_growth",
     "missing_share",
     "paired_cosine",
@@ -120,6 +122,9 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     let mut list = List::new("it is undefined here");
     let share = |part: u64, side: &SideFaults| part as f64 / side.rows.max(1) as f64;
     let (old, new) = (&audit.data.reference, &audit.data.current);
+    let mixed = |side: &SideFaults| side.mixed_spaces.as_ref().map(|found| found.foreign_share);
+    list.add("mixed_rows.reference", mixed(old), None);
+    list.add("mixed_rows.current", mixed(new), None);
     list.add(
         "faulty_share.reference",
         Some(share(old.faulty_rows, old)),

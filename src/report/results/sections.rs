@@ -91,6 +91,10 @@ fn mean_mark(mean: Option<f64>, label: &str) -> Vec<Mark> {
 pub(super) fn data_section(data: &DataFaults) -> Section {
     let (a, b) = (&data.reference, &data.current);
     let count = |n: u64| Value::Count(n);
+    let foreign = |side: &crate::audit::SideFaults| match &side.mixed_spaces {
+        Some(found) => Value::Count(found.foreign_rows),
+        None => Value::Missing(None),
+    };
     Section {
         id: "data".to_owned(),
         title: "Data".to_owned(),
@@ -105,6 +109,7 @@ pub(super) fn data_section(data: &DataFaults) -> Section {
                         count(a.faulty_rows),
                         count(b.faulty_rows),
                     ),
+                    ("rows from another vector space", foreign(a), foreign(b)),
                     (
                         "exact duplicates",
                         count(a.duplicate_rows),
