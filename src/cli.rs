@@ -18,6 +18,7 @@ mod apply;
 mod audit;
 mod cosine;
 mod devices;
+mod evaluate;
 mod gate;
 mod inspect;
 mod knn;
@@ -64,6 +65,7 @@ enum Command {
     Mmd(mmd::MmdArgs),
     Align(align::AlignArgs),
     Apply(apply::ApplyArgs),
+    Evaluate(evaluate::EvaluateArgs),
     Devices(devices::DevicesArgs),
 }
 
@@ -165,6 +167,7 @@ pub fn run() -> Result<Outcome> {
         Command::Knn(args) => args.run(&session)?,
         Command::Align(args) => args.run(&session)?,
         Command::Apply(args) => args.run(&session)?,
+        Command::Evaluate(args) => args.run(&session)?,
         Command::Devices(args) => args.run(&session)?,
     }
     Ok(Outcome::Done)

@@ -58,7 +58,10 @@ pub use page::{
     Output, Page, Plot, Point, Role, Section, Table, Tone, Verdict, XAxis,
 };
 pub use prometheus::prometheus;
-pub use results::{align_page, audit_page, cosine_page, measured_page, mmd_page, overlap_page};
+pub use results::{
+    align_page, audit_page, cosine_page, evaluate_page, measured_page, mmd_page, model_card,
+    overlap_page, scores_csv,
+};
 pub use run::{RunReport, show_gates};
 pub use sarif::sarif;
 pub use text::{TextStyle, text};

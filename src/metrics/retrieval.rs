@@ -19,7 +19,9 @@ mod qrels;
 mod scores;
 
 pub use qrels::{Qrel, parse_qrels};
-pub use scores::{METRICS, query_scores};
+pub use scores::{
+    METRICS, discounted_gain, found_relevant, precision_sum, query_scores, reciprocal_rank,
+};
 
 /// Documents retrieved per query.
 const DEPTH: usize = 100;

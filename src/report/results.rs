@@ -18,9 +18,11 @@ use crate::stats::distribution;
 
 mod align;
 mod cutoffs;
+mod evaluate;
 mod sections;
 
 pub use align::align_page;
+pub use evaluate::{evaluate_page, model_card, scores_csv};
 
 use sections::*;
 
