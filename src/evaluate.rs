@@ -20,17 +20,27 @@ use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::stats::paired::mean;
 
 mod bitext;
+mod classification;
+mod clustering;
 mod inputs;
+mod logistic;
 pub mod measures;
+mod minibatch;
+mod multilabel;
 mod pair_classification;
 mod pairs;
+mod random;
 pub mod ranking;
 mod sts;
 mod suite;
+mod summarization;
 
 pub use inputs::{Quantization, Reduction};
 pub use pairs::cosine as paired_cosine;
-pub use suite::{PairFiles, RankingFiles, RankingInput, Suite, Task, TaskKind};
+pub use suite::{
+    ClusteringFiles, LabelFiles, PairFiles, RankingFiles, RankingInput, Split, Suite, Task,
+    TaskKind,
+};
 
 use inputs::Vectors;
 use pairs::PairScores;
@@ -296,6 +306,12 @@ fn run_task(job: &mut Job<'_>, task: &Task) -> Result<Evaluated> {
         TaskKind::Sts(files) => sts::evaluate(job, files)?,
         TaskKind::PairClassification(files) => pair_classification::evaluate(job, files)?,
         TaskKind::Bitext(files) => bitext::evaluate(job, files)?,
+        TaskKind::Summarization(files) => summarization::evaluate(job, files)?,
+        TaskKind::Classification(files) => classification::evaluate(job, files)?,
+        TaskKind::Multilabel(files) => multilabel::evaluate(job, files)?,
+        TaskKind::Clustering { labels, clustering } => {
+            clustering::evaluate(job, labels, clustering)?
+        }
     };
     let Found {
         main,
@@ -369,6 +385,10 @@ impl TaskKind {
             Self::Sts(_) => "STS",
             Self::PairClassification(_) => "PairClassification",
             Self::Bitext(_) => "BitextMining",
+            Self::Summarization(_) => "Summarization",
+            Self::Classification(_) => "Classification",
+            Self::Multilabel(_) => "MultilabelClassification",
+            Self::Clustering { .. } => "Clustering",
         }
     }
 }

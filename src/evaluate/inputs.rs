@@ -6,11 +6,14 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Job;
+use super::suite::LabelFiles;
 use crate::embeddings::{Collector, Dtype, Embeddings, Ids, RowBlock, Values};
 use crate::engine::Progress;
 use crate::error::{Error, Result};
 use crate::output::InputSummary;
 use crate::source::{self, ReadOptions};
+use crate::stats::linalg::Matrix;
 
 /// How many ids an error names.
 const NAMED_IDS: usize = 3;
@@ -169,6 +172,17 @@ impl Vectors {
         }
     }
 
+    /// Rows in double precision.
+    pub(super) fn matrix(&self, rows: impl Iterator<Item = usize>) -> Matrix {
+        let mut values = Vec::new();
+        let mut n = 0;
+        for row in rows {
+            values.extend(self.row(row).iter().map(|&v| f64::from(v)));
+            n += 1;
+        }
+        Matrix::new(n, self.set.dim(), values)
+    }
+
     /// The rows of ids that labels name, in their order.
     ///
     /// # Errors
@@ -196,6 +210,110 @@ impl Vectors {
         let mut named = vec![false; self.len()];
         labelled.iter().for_each(|&row| named[row] = true);
         named.iter().filter(|named| !**named).count()
+    }
+}
+
+/// A labelled item.
+pub(super) struct LabelledItem {
+    pub(super) id: String,
+    pub(super) label: String,
+    /// Its row among the vectors.
+    pub(super) row: usize,
+}
+
+/// Labelled items with their vectors, in the order of the labels: what is drawn from them depends on it.
+pub(super) struct LabelledSplit {
+    pub(super) vectors: Vectors,
+    /// Empty where the task has no training part.
+    pub(super) train: Vec<LabelledItem>,
+    pub(super) test: Vec<LabelledItem>,
+    /// Every label of both parts, in order of text.
+    pub(super) classes: Vec<String>,
+}
+
+impl LabelledSplit {
+    pub(super) fn read(job: &mut Job<'_>, files: &LabelFiles) -> Result<Self> {
+        let path = files.labels();
+        if files.labels.is_none() && !source::is_parquet(path)? {
+            return Err(Error::input(
+                path,
+                "holds no labels that can be read here, expected Parquet",
+            )
+            .hint("labels = \"FILE\" names a table of ids and labels"));
+        }
+        let ids: &[&str] = &["id", "_id", "doc_id"];
+        let label = [files.label.as_str()];
+        let split = files.split.as_ref().map(|split| [split.column.as_str()]);
+        let mut columns = vec![ids, &label];
+        columns.extend(split.as_ref().map(|column| column.as_slice()));
+        let table = read_table(path, &columns)?;
+        let vectors = job.vectors("items", &files.items)?;
+        let part = |name: Option<&str>| -> Result<Vec<LabelledItem>> {
+            let rows: Vec<usize> = (0..table[0].len())
+                .filter(|&i| name.is_none_or(|name| table[2][i] == name))
+                .collect();
+            let places = vectors.rows_of(path, rows.iter().map(|&i| table[0][i].as_str()))?;
+            let items = rows.iter().zip(places);
+            Ok(items
+                .map(|(&i, row)| LabelledItem {
+                    id: table[0][i].clone(),
+                    label: table[1][i].clone(),
+                    row,
+                })
+                .collect())
+        };
+        let (train, test) = match &files.split {
+            None => (Vec::new(), part(None)?),
+            Some(split) => (
+                match &split.train {
+                    Some(name) => part(Some(name))?,
+                    None => Vec::new(),
+                },
+                part(Some(&split.test))?,
+            ),
+        };
+        let needs_train = files.split.as_ref().is_some_and(|s| s.train.is_some());
+        if test.is_empty() || (needs_train && train.is_empty()) {
+            return Err(Error::input(
+                path,
+                format!(
+                    "{} training and {} test items, expected some",
+                    train.len(),
+                    test.len()
+                ),
+            )
+            .hint("split = { column, train, test } names the column and its values"));
+        }
+        let mut seen = HashMap::new();
+        for item in train.iter().chain(&test) {
+            if seen.insert(&item.id, ()).is_some() {
+                return Err(Error::input(
+                    path,
+                    format!("id \"{}\" stands there twice, expected once", item.id),
+                ));
+            }
+        }
+        let labelled: Vec<usize> = train.iter().chain(&test).map(|i| i.row).collect();
+        job.warn_unlabelled(&vectors, &labelled, "vectors are in no part of the task");
+        let mut classes: Vec<String> = train.iter().chain(&test).map(|i| i.label.clone()).collect();
+        classes.sort_unstable();
+        classes.dedup();
+        Ok(Self {
+            vectors,
+            train,
+            test,
+            classes,
+        })
+    }
+
+    /// The labels as numbers.
+    pub(super) fn numbers(&self, items: &[LabelledItem]) -> Vec<usize> {
+        let number = |i: &LabelledItem| self.classes.partition_point(|c| *c < i.label);
+        items.iter().map(number).collect()
+    }
+
+    pub(super) fn rows(&self, items: &[LabelledItem]) -> Vec<usize> {
+        items.iter().map(|i| i.row).collect()
     }
 }
 

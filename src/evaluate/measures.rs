@@ -4,10 +4,14 @@
 mod abstention;
 mod binary;
 mod correlation;
+mod labels;
+mod partition;
 
 pub use abstention::{confidences, normalised_auc};
 pub use binary::{BinaryScores, average_precision, binary_scores};
 pub use correlation::{average_ranks, pearson, spearman};
+pub use labels::{ClassScores, class_scores, label_ranking_precision};
+pub use partition::{PartitionScores, partition_scores};
 
 /// Hand-made cases with the answers of mteb, pytrec_eval, scikit-learn and SciPy.
 #[cfg(test)]

@@ -50,6 +50,21 @@ pub enum TaskKind {
     PairClassification(PairFiles),
     /// Sentences and their translations.
     Bitext(PairFiles),
+    /// Summaries by machines, rated, beside summaries by people.
+    Summarization(PairFiles),
+    /// One label per item, learnt from a few examples.
+    Classification(LabelFiles),
+    /// Several labels per item, learnt from a few examples.
+    Multilabel(LabelFiles),
+    /// One label per item, against clusters.
+    Clustering {
+        /// Items and labels.
+        #[serde(flatten)]
+        labels: LabelFiles,
+        /// How they are clustered.
+        #[serde(flatten)]
+        clustering: ClusteringFiles,
+    },
 }
 
 /// The files of retrieval and reranking.
@@ -102,6 +117,52 @@ pub struct PairFiles {
     pub pairs: String,
     /// The second column is searched for in the first (bitext only).
     pub reverse: bool,
+}
+
+/// The files of tasks over labelled items.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct LabelFiles {
+    /// The vectors, by id.
+    pub items: String,
+    /// A table of ids and labels; without it the items have them as columns. Draws go by its order.
+    pub labels: Option<String>,
+    /// The column of labels.
+    pub label: String,
+    /// The column that tells the parts apart.
+    pub split: Option<Split>,
+    /// Examples per label.
+    pub samples_per_label: usize,
+}
+
+impl LabelFiles {
+    /// The file that has the labels.
+    pub fn labels(&self) -> &str {
+        self.labels.as_ref().unwrap_or(&self.items)
+    }
+}
+
+/// Which items a task learns from and which it is scored on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Split {
+    /// The column.
+    pub column: String,
+    /// Its value for training items; none for clustering.
+    pub train: Option<String>,
+    /// Its value for scored items.
+    pub test: String,
+}
+
+/// How a task clusters.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ClusteringFiles {
+    /// One run over all items, in batches of 500, rather than ten over draws (AbsTaskClusteringLegacy).
+    pub legacy: bool,
+    /// Labels are levels separated by `|`, each clustered for itself.
+    pub levels: bool,
+    /// At most so many items, drawn as MTEB draws them.
+    pub max_documents: Option<usize>,
+    /// Clusters that exist already: a table of id and cluster.
+    pub assignment: Option<String>,
 }
 
 /// The cut-offs of MTEB's retrieval tasks.
@@ -197,6 +258,18 @@ impl Task {
                 let files = PairFiles::read(keys)?;
                 TaskKind::Bitext(PairFiles { reverse, ..files })
             }
+            "summarization" => TaskKind::Summarization(PairFiles::read(keys)?),
+            "classification" => TaskKind::Classification(LabelFiles::read(keys, true)?),
+            "multilabel" => TaskKind::Multilabel(LabelFiles::read(keys, true)?),
+            "clustering" => TaskKind::Clustering {
+                labels: LabelFiles::read(keys, false)?,
+                clustering: ClusteringFiles {
+                    legacy: keys.flag("legacy")?,
+                    levels: keys.flag("levels")?,
+                    max_documents: keys.count("max_documents")?,
+                    assignment: keys.optional_path("assignment")?,
+                },
+            },
             other => {
                 return Err(keys.refuse(&format!(
                     "type is \"{other}\", expected {}",
@@ -216,12 +289,16 @@ impl Task {
 }
 
 /// The types, as suite files write them.
-const TYPES: [&str; 5] = [
+const TYPES: [&str; 9] = [
     "retrieval",
     "reranking",
     "sts",
     "pair_classification",
     "bitext",
+    "summarization",
+    "classification",
+    "multilabel",
+    "clustering",
 ];
 
 impl RankingFiles {
@@ -270,6 +347,29 @@ impl PairFiles {
         })
     }
 }
+
+impl LabelFiles {
+    fn read(keys: &mut Keys<'_>, needs_train: bool) -> Result<Self> {
+        let split = keys.split()?;
+        if needs_train && split.as_ref().is_none_or(|s| s.train.is_none()) {
+            return Err(keys
+                .refuse("no split, expected one")
+                .hint("split = { column = \"split\", train = \"train\", test = \"test\" }"));
+        }
+        Ok(Self {
+            items: keys.path("items")?,
+            labels: keys.optional_path("labels")?,
+            label: keys.optional_text("label")?.unwrap_or("label".into()),
+            split,
+            samples_per_label: keys
+                .count("samples_per_label")?
+                .unwrap_or(SAMPLES_PER_LABEL),
+        })
+    }
+}
+
+/// Examples per label in MTEB's tasks.
+const SAMPLES_PER_LABEL: usize = 8;
 
 /// The keys of one task, taken one by one; what is left is unknown.
 struct Keys<'a> {
@@ -354,6 +454,26 @@ impl Keys<'_> {
         match counts {
             Some(counts) if !counts.is_empty() => Ok(Some(counts)),
             _ => Err(self.wrong(key, &value, "a list of numbers from 1")),
+        }
+    }
+
+    fn count(&mut self, key: &'static str) -> Result<Option<usize>> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(toml::Value::Integer(count)) if count > 0 => Ok(Some(count as usize)),
+            Some(other) => Err(self.wrong(key, &other, "a number from 1")),
+        }
+    }
+
+    fn split(&mut self) -> Result<Option<Split>> {
+        let Some(value) = self.take("split") else {
+            return Ok(None);
+        };
+        let split = value.clone().try_into::<Split>();
+        let keys = value.as_table().map_or(0, toml::Table::len);
+        match split {
+            Ok(split) if keys == 2 + usize::from(split.train.is_some()) => Ok(Some(split)),
+            _ => Err(self.wrong("split", &value, "{ column, train, test }")),
         }
     }
 

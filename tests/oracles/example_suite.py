@@ -195,7 +195,7 @@ def golden(version):
     train = [t for t in tags if t["split"] == "train"]
     test = [t for t in tags if t["split"] == "test"]
     rng, scores = np.random.default_rng(42), {}
-    binarizer = MultiLabelBinarizer().fit([t["labels"].split("|") for t in tags])
+    binarizer = MultiLabelBinarizer().fit([t["labels"].split("|") for t in test])
     truth = binarizer.transform([t["labels"].split("|") for t in test])
     for _ in range(10):
         order, counts, picked = list(np.arange(len(train))), {}, []
