@@ -16,6 +16,7 @@ mod adapter_file;
 mod align;
 mod apply;
 mod audit;
+mod compare;
 mod cosine;
 mod devices;
 mod evaluate;
@@ -66,6 +67,7 @@ enum Command {
     Align(align::AlignArgs),
     Apply(apply::ApplyArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Compare(compare::CompareArgs),
     Devices(devices::DevicesArgs),
 }
 
@@ -163,6 +165,7 @@ pub fn run() -> Result<Outcome> {
         Command::Cosine(args) => return args.run(&session),
         Command::Overlap(args) => return args.run(&session),
         Command::Mmd(args) => return args.run(&session),
+        Command::Compare(args) => return args.run(&session),
         Command::Inspect(args) => args.run(&session)?,
         Command::Knn(args) => args.run(&session)?,
         Command::Align(args) => args.run(&session)?,

@@ -22,6 +22,7 @@ use crate::stats::paired::mean;
 mod bitext;
 mod classification;
 mod clustering;
+pub mod compare;
 mod inputs;
 mod logistic;
 pub mod measures;

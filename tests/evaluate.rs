@@ -276,3 +276,88 @@ fn mistakes_are_named_and_leave_nothing_behind() {
         assert!(!folder.path().join("out").exists(), "{message}");
     }
 }
+
+#[test]
+fn comparisons_find_what_changed_and_nothing_where_nothing_did() {
+    let folder = TempDir::new().expect("a folder");
+    suite(folder.path(), "reference", &[]);
+    suite(folder.path(), "current", &[]);
+    let compare = |args: &[&str]| {
+        let mut all = vec!["compare", "--format", "json"];
+        all.extend(args);
+        let output = run(folder.path(), &all);
+        let json: Value = serde_json::from_str(&text(&output.stdout))
+            .unwrap_or_else(|e| panic!("{e}: {}", text(&output.stderr)));
+        (output.status.code(), json["results"].clone())
+    };
+    let (code, found) = compare(&["reference", "current", "--out", "both"]);
+    assert_eq!(code, Some(0));
+    assert!(folder.path().join("both/report.html").is_file());
+    let pair = &found["pairs"][0];
+    // The pipeline change hits one topic of twelve: retrieval loses, and nothing gains.
+    assert!(pair["worse"].as_u64() >= Some(1), "{pair}");
+    assert_eq!(pair["better"], 0);
+    let tasks = pair["tasks"].as_array().expect("tasks");
+    assert_eq!(tasks.len(), 9);
+    for task in tasks {
+        let name = &task["task"];
+        let score = |side: &str| task[side].as_f64().unwrap();
+        let difference = &task["difference"];
+        let mean = difference["mean"].as_f64().unwrap();
+        // Means over items are the scores but for rounding to five decimals.
+        assert!(
+            (mean - (score("current") - score("reference"))).abs() < 2e-5,
+            "{name}: {mean}"
+        );
+        let p = task["p_value_holm"].as_f64().unwrap();
+        assert!(p >= difference["p_value"].as_f64().unwrap() && p <= 1.0);
+        let count = |what: &str| difference[what].as_u64().unwrap();
+        assert_eq!(
+            count("wins") + count("ties") + count("losses"),
+            task["items"].as_u64().unwrap(),
+            "{name}"
+        );
+    }
+    let twins = tasks.iter().find(|t| t["task"] == "Twins").unwrap();
+    assert!(twins["mcnemar"]["lost"].as_u64() > twins["mcnemar"]["gained"].as_u64());
+    assert!(!twins["worst_items"].as_array().unwrap().is_empty());
+
+    // Negative control: a run against itself.
+    let (_, same) = compare(&["reference", "reference"]);
+    let pair = &same["pairs"][0];
+    assert_eq!((&pair["better"], &pair["worse"]), (&0.into(), &0.into()));
+    for task in pair["tasks"].as_array().unwrap() {
+        assert_eq!(task["difference"]["mean"], 0.0, "{task}");
+        assert_eq!(task["difference"]["p_value"], 1.0, "{task}");
+    }
+
+    // Gates decide with the interval.
+    let gate = |gate: &str| compare(&["reference", "current", "--gate", gate]).0;
+    assert_eq!(gate("worse<=9,mean_task.difference>-0.5"), Some(0));
+    assert_eq!(gate("Support.difference>=0.01"), Some(1));
+    let refused = run(
+        folder.path(),
+        &[
+            "compare",
+            "reference",
+            "current",
+            "--gate",
+            "Beauty.difference>0",
+        ],
+    );
+    assert_eq!(refused.status.code(), Some(2));
+
+    // Three runs get a Borda table: two equal runs share the first place.
+    let (_, three) = compare(&["reference", "current", "reference"]);
+    let ranking = three["ranking"].as_array().unwrap();
+    let ranks: Vec<u64> = ranking
+        .iter()
+        .map(|r| r["rank"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ranks, [1, 1, 3]);
+    assert_eq!(ranking[2]["run"], "current");
+
+    let other = run(folder.path(), &["compare", "reference", "both"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(text(&other.stderr).contains("is the result of compare, expected evaluate"));
+}

@@ -181,7 +181,7 @@ fn written(path: &Path, what: &str) -> report::Output {
     }
 }
 
-fn write_text(path: &Path, content: &str) -> Result<()> {
+pub(super) fn write_text(path: &Path, content: &str) -> Result<()> {
     report::write_atomic(path, |file| {
         file.write_all(content.as_bytes())
             .map_err(|e| Error::output(path.display(), e))

@@ -17,11 +17,13 @@ use crate::output::{InputSummary, Output};
 use crate::stats::distribution;
 
 mod align;
+mod compare;
 mod cutoffs;
 mod evaluate;
 mod sections;
 
 pub use align::align_page;
+pub use compare::compare_page;
 pub use evaluate::{evaluate_page, model_card, scores_csv};
 
 use sections::*;
