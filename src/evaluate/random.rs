@@ -126,16 +126,7 @@ impl Mt19937 {
 
     /// `RandomState.shuffle` of a list.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            let mask = u32::MAX >> (i as u32).leading_zeros();
-            let j = loop {
-                let j = (self.next_u32() & mask) as usize;
-                if j <= i {
-                    break j;
-                }
-            };
-            items.swap(i, j);
-        }
+        shuffle(items, || self.next_u32());
     }
 }
 
@@ -184,17 +175,21 @@ impl Pcg64 {
 
     /// `Generator.shuffle` of a list.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            let bound = i as u32 + 1;
-            let threshold = bound.wrapping_neg() % bound;
-            let j = loop {
-                let product = u64::from(self.next_u32()) * u64::from(bound);
-                if product as u32 >= threshold {
-                    break (product >> 32) as usize;
-                }
-            };
-            items.swap(i, j);
-        }
+        shuffle(items, || self.next_u32());
+    }
+}
+
+/// Fisher and Yates from the end, positions by rejection under a mask: what NumPy does to lists.
+fn shuffle<T>(items: &mut [T], mut next_u32: impl FnMut() -> u32) {
+    for i in (1..items.len()).rev() {
+        let mask = u32::MAX >> (i as u32).leading_zeros();
+        let j = loop {
+            let j = (next_u32() & mask) as usize;
+            if j <= i {
+                break j;
+            }
+        };
+        items.swap(i, j);
     }
 }
 
