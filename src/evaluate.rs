@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::stats::paired::mean;
 
+mod beir;
 mod bitext;
 mod classification;
 mod clustering;

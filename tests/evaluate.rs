@@ -158,6 +158,44 @@ fn a_run_written_and_read_back_scores_the_same() {
 }
 
 #[test]
+fn a_beir_folder_gives_judgements_and_is_held_against_the_vectors() {
+    let folder = TempDir::new().expect("a folder");
+    let fixtures = root().join("fixtures");
+    fs::create_dir_all(folder.path().join("set/qrels")).unwrap();
+    fs::copy(
+        fixtures.join("qrels.tsv"),
+        folder.path().join("set/qrels/dev.tsv"),
+    )
+    .unwrap();
+    let jsonl = |name: &str, stem: &str, count: usize, digits: usize| {
+        let lines: String = (0..count)
+            .map(|i| format!("{{\"_id\": \"{stem}-{i:0digits$}\", \"text\": \"\"}}\n"))
+            .collect();
+        fs::write(folder.path().join("set").join(name), lines).unwrap();
+    };
+    jsonl("queries.jsonl", "query", 40, 3);
+    let suite = format!(
+        "name = \"s\"\n[[task]]\nname = \"R\"\ntype = \"retrieval\"\neval_split = \"dev\"\nbeir = \"set\"\ncorpus = \"{0}/reference.parquet\"\nqueries = \"{0}/queries_reference.parquet\"\n",
+        fixtures.display()
+    );
+    fs::write(folder.path().join("s.toml"), suite).unwrap();
+    let evaluate = |documents: usize| {
+        jsonl("corpus.jsonl", "doc", documents, 5);
+        run(folder.path(), &["evaluate", "s.toml", "--out", "out"])
+    };
+    let output = evaluate(600);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let result = read_json(&folder.path().join("out/R.json"));
+    let expected = golden()["reference"]["Support"]["ndcg_at_10"]
+        .as_f64()
+        .unwrap();
+    let found = result["scores"]["dev"][0]["ndcg_at_10"].as_f64().unwrap();
+    assert!((found - expected).abs() < 1.001e-5, "{found} {expected}");
+    assert!(text(&evaluate(601).stderr).contains("1 ids have no usable vector"));
+    assert!(text(&evaluate(599).stderr).contains("1 vectors are of documents that"));
+}
+
+#[test]
 fn ties_at_the_cut_go_to_the_larger_id() {
     let folder = TempDir::new().expect("a folder");
     let fixtures = root().join("fixtures").display().to_string();

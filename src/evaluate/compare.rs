@@ -431,10 +431,12 @@ fn compare_task(
         Some(Basis::Mean(column)) => {
             let joined = Joined::new(run_a.items(a, &[&column])?, run_b.items(b, &[&column])?);
             let sides = joined.column(0);
-            compared.test = format!("sign flips of {column} per item, bootstrap interval");
             compared.take_items(&joined, &sides);
             let differences: Vec<f64> = sides.iter().map(|(x, y)| y - x).collect();
-            if !differences.is_empty() {
+            if differences.len() < 2 {
+                compared.test = "none: fewer than two items".to_owned();
+            } else {
+                compared.test = format!("sign flips of {column} per item, bootstrap interval");
                 compared.difference = Some(PairedDifference::new(&differences, resampling));
             }
         }

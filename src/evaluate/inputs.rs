@@ -15,6 +15,8 @@ use crate::output::InputSummary;
 use crate::source::{self, ReadOptions};
 use crate::stats::linalg::Matrix;
 
+/// What is wrong with a table without rows.
+pub(super) const NO_ROWS: &str = "no rows, expected at least one";
 /// How many ids an error names.
 const NAMED_IDS: usize = 3;
 
@@ -348,7 +350,7 @@ pub(super) fn read_table(path: &str, columns: &[&[&str]]) -> Result<Vec<Vec<Stri
         parse_table(&text, path, columns)?
     };
     if table.iter().all(Vec::is_empty) {
-        return Err(Error::input(path, "no rows, expected at least one"));
+        return Err(Error::input(path, NO_ROWS));
     }
     Ok(table)
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::beir;
 use super::inputs::{self, Vectors};
 use super::measures::{confidences, normalised_auc};
 use super::suite::{RankingFiles, RankingInput};
@@ -134,6 +135,9 @@ pub(super) fn evaluate(job: &mut Job<'_>, files: &RankingFiles, reranking: bool)
                 corpus: &corpus,
             };
             search.check_dimensions()?;
+            if let Some(folder) = &files.beir {
+                beir::check(folder, &corpus, &queries)?;
+            }
             let query_rows = search.judged_queries(job, files, &judgements)?;
             search.warn_of_missing_documents(job, &judgements);
             match top_ranked {

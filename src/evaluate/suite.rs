@@ -6,6 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::beir;
 use super::ranking::Similarity;
 use crate::error::{Error, Result};
 
@@ -75,6 +76,8 @@ pub struct RankingFiles {
     pub input: RankingInput,
     /// Relevance judgements: BEIR TSV, TREC qrels or Parquet.
     pub qrels: String,
+    /// A BEIR folder whose documents and queries the vectors must be of.
+    pub beir: Option<String>,
     /// A document of the query's own id is no answer.
     pub ignore_identical_ids: bool,
     /// The first answer is left out.
@@ -247,10 +250,11 @@ impl Task {
         if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
             return Err(keys.refuse("name is no file name, expected one such as \"SciFact\""));
         }
+        let split = keys.optional_text("eval_split")?.unwrap_or("test".into());
         let kind = keys.text("type")?;
         let kind = match kind.as_str() {
-            "retrieval" => TaskKind::Retrieval(RankingFiles::read(keys, false)?),
-            "reranking" => TaskKind::Reranking(RankingFiles::read(keys, true)?),
+            "retrieval" => TaskKind::Retrieval(RankingFiles::read(keys, &split, false)?),
+            "reranking" => TaskKind::Reranking(RankingFiles::read(keys, &split, true)?),
             "sts" => TaskKind::Sts(PairFiles::read(keys)?),
             "pair_classification" => TaskKind::PairClassification(PairFiles::read(keys)?),
             "bitext" => {
@@ -280,7 +284,7 @@ impl Task {
         Ok(Self {
             name,
             subset: keys.optional_text("subset")?.unwrap_or("default".into()),
-            eval_split: keys.optional_text("eval_split")?.unwrap_or("test".into()),
+            eval_split: split,
             languages: keys.texts("languages")?,
             main_score: keys.optional_text("main_score")?,
             kind,
@@ -302,7 +306,8 @@ const TYPES: [&str; 9] = [
 ];
 
 impl RankingFiles {
-    fn read(keys: &mut Keys<'_>, reranking: bool) -> Result<Self> {
+    fn read(keys: &mut Keys<'_>, split: &str, reranking: bool) -> Result<Self> {
+        let beir = keys.optional_path("beir")?;
         let input = match keys.optional_path("run")? {
             Some(run) => RankingInput::Run { run },
             None => RankingInput::Vectors {
@@ -329,7 +334,12 @@ impl RankingFiles {
         k_values.dedup();
         Ok(Self {
             input,
-            qrels: keys.path("qrels")?,
+            qrels: match (keys.optional_path("qrels")?, &beir) {
+                (Some(qrels), _) => qrels,
+                (None, Some(folder)) => beir::qrels(folder, split),
+                (None, None) => return Err(keys.refuse("no qrels, expected one")),
+            },
+            beir,
             ignore_identical_ids: keys.flag("ignore_identical_ids")?,
             skip_first_result: keys.flag("skip_first_result")?,
             allow_missing: keys.flag("allow_missing")?,
