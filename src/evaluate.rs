@@ -236,17 +236,17 @@ impl Job<'_> {
         let role = format!("{} {role}", self.task);
         let vectors = Vectors::read(&role, path, self.reduction, self.progress)?;
         let faults = &vectors.summary.faults;
-        let unusable = faults.null.rows + faults.non_finite.rows;
-        if unusable > 0 {
-            self.warn(format!(
-                "{unusable} vectors of {path} are null or not finite and take no part"
+        let left_out = faults.null.rows + faults.non_finite.rows;
+        if left_out > 0 {
+            self.warn_once(format!(
+                "{path}: rows null or not finite, left out: {left_out}"
             ));
         }
         if faults.zero.rows > 0 {
-            self.warn(format!(
-                "{} vectors of {path} are all zero; they count, with cosine 0 (first: {})",
+            self.warn_once(format!(
+                "{path}: rows all zero, which count, with cosine 0: {} (first: {})",
                 faults.zero.rows,
-                faults.zero.first_ids.join(", ")
+                faults.zero.first_ids[..faults.zero.first_ids.len().min(3)].join(", ")
             ));
         }
         self.inputs.push(vectors.summary.clone());
@@ -255,6 +255,13 @@ impl Job<'_> {
 
     fn warn(&mut self, warning: String) {
         self.warnings.push(format!("{}: {warning}", self.task));
+    }
+
+    /// Says once what tasks share.
+    fn warn_once(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     /// Counts the vectors that no label names.

@@ -195,11 +195,62 @@ fn a_beir_folder_gives_judgements_and_is_held_against_the_vectors() {
     assert!(text(&evaluate(599).stderr).contains("1 vectors are of documents that"));
 }
 
+/// Single-precision rows as a `.npy` file.
+fn npy(path: &Path, rows: &[[f32; 2]]) {
+    let mut header = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 2), }}",
+        rows.len()
+    );
+    // Magic, version and length take 10 bytes; the header ends in a line feed at a multiple of 64.
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.bytes());
+    bytes.extend(rows.iter().flatten().flat_map(|v| v.to_le_bytes()));
+    fs::write(path, bytes).unwrap();
+}
+
 #[test]
 fn ties_at_the_cut_go_to_the_larger_id() {
     let folder = TempDir::new().expect("a folder");
+    // 0 is best; 1 … 399 have one direction, so they tie as f32 though rounding may tell them apart in f64;
+    // 400 has none.
+    let mut documents = vec![[1.0, 0.0]];
+    documents.extend((1..400).map(|i| [1.0 + 1e-3 * i as f32; 2]));
+    documents.push([0.0, 0.0]);
+    npy(&folder.path().join("d.npy"), &documents);
+    npy(&folder.path().join("q.npy"), &[[1.0, 0.0], [0.0, 0.0]]);
+    fs::write(
+        folder.path().join("s.toml"),
+        "name = \"s\"\n[[task]]\nname = \"R\"\ntype = \"retrieval\"\nmain_score = \"ndcg_at_3\"\nk_values = [3]\nqrels = \"q.tsv\"\ncorpus = \"d.npy\"\nqueries = \"q.npy\"\n",
+    )
+    .unwrap();
+    fs::write(
+        folder.path().join("q.tsv"),
+        "query-id\tcorpus-id\tscore\n0\t99\t1\n1\t98\t1\n",
+    )
+    .unwrap();
+    let output = run(folder.path(), &["evaluate", "s.toml", "--run", "r.trec"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = fs::read_to_string(folder.path().join("r.trec")).unwrap();
+    let found: Vec<String> = lines
+        .lines()
+        .map(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            format!("{} {}", fields[0], fields[2])
+        })
+        .collect();
+    // By id as text, descending; of a query without a direction all documents tie.
+    assert_eq!(found, ["0 0", "0 99", "0 98", "1 99", "1 98", "1 97"]);
+}
+
+#[test]
+fn identical_ids_are_left_out() {
+    let folder = TempDir::new().expect("a folder");
     let fixtures = root().join("fixtures").display().to_string();
-    // 100 documents in another format without ids: 0 … 99; k = 3 of the ids in byte order.
     let suite = format!(
         "name = \"s\"\n[[task]]\nname = \"R\"\ntype = \"retrieval\"\nmain_score = \"ndcg_at_3\"\nk_values = [3, 1]\nqrels = \"q.tsv\"\ncorpus = \"{fixtures}/reference.npy\"\nqueries = \"{fixtures}/reference.npy\"\nignore_identical_ids = true\n"
     );

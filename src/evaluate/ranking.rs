@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -41,14 +43,14 @@ impl From<Similarity> for Metric {
 }
 
 /// Documents by query, with scores; in the order of [`rank`] once ranked.
-pub type Ranking = Vec<(f32, String)>;
+pub type Ranking = Vec<(f32, Arc<str>)>;
 
 /// Rankings of a task, by query.
 pub type Run = Vec<(String, Ranking)>;
 
 /// Puts a ranking into trec_eval's order: by score as f32, descending, and of equal scores by id as bytes,
 /// descending.
-pub fn rank(ranking: &mut [(f32, String)]) {
+pub fn rank(ranking: &mut [(f32, Arc<str>)]) {
     ranking.sort_by(|a, b| compare((a.0, &a.1), (b.0, &b.1)));
 }
 
@@ -146,16 +148,16 @@ pub(super) fn evaluate(job: &mut Job<'_>, files: &RankingFiles, reranking: bool)
             }
         }
     };
-    for (query, ranking) in &mut run {
+    run.par_iter_mut().for_each(|(query, ranking)| {
         rank(ranking);
         ranking.truncate(depth);
         if files.ignore_identical_ids {
-            ranking.retain(|(_, id)| id != query);
+            ranking.retain(|(_, id)| **id != **query);
         }
         if files.skip_first_result && !ranking.is_empty() {
             ranking.remove(0);
         }
-    }
+    });
     if run.is_empty() {
         return Err(Error::input(
             &files.qrels,
@@ -164,11 +166,11 @@ pub(super) fn evaluate(job: &mut Job<'_>, files: &RankingFiles, reranking: bool)
     }
     let ks = &files.k_values;
     let metrics: Vec<QueryMetrics> = run
-        .iter()
+        .par_iter()
         .map(|(query, ranking)| {
             let judged = judgements[query].iter();
             let judged = judged.map(|(id, &r)| (id.as_str(), r)).collect();
-            query_metrics(ranking.iter().map(|(_, id)| id.as_str()), &judged, ks)
+            query_metrics(ranking.iter().map(|(_, id)| &**id), &judged, ks)
         })
         .collect();
     let main = if reranking {
@@ -337,7 +339,12 @@ impl Search<'_> {
         let (mut open, zero): (Vec<usize>, Vec<usize>) =
             (0..query_rows.len()).partition(|&at| !self.queries.is_zero(query_rows[at]));
         let without_direction = self.corpus.set.len()..self.corpus.len();
-        let name = |row: usize| self.corpus.id(row).to_owned();
+        // Documents found more than once share one name.
+        let mut names: Vec<Option<Arc<str>>> = vec![None; self.corpus.len()];
+        let mut name = |row: usize| {
+            let name = names[row].get_or_insert_with(|| self.corpus.id(row).into());
+            Arc::clone(name)
+        };
         for at in zero {
             run[at].1 = (0..self.corpus.len()).map(|row| (0.0, name(row))).collect();
         }
@@ -394,10 +401,7 @@ impl Search<'_> {
             let x = self.queries.row(query);
             let ranking = rows.iter().map(|&row| {
                 let y = self.corpus.row(row);
-                (
-                    self.similarity(&x, &y) as f32,
-                    self.corpus.id(row).to_owned(),
-                )
+                (self.similarity(&x, &y) as f32, self.corpus.id(row).into())
             });
             run.push((id.to_owned(), ranking.collect()));
         }
@@ -460,7 +464,7 @@ fn parse_run(
         .into_iter()
         .filter(|(query, _)| judgements.contains_key(*query))
         .map(|(query, ranking)| {
-            let ranking = ranking.into_iter().map(|(id, s)| (s, id.to_owned()));
+            let ranking = ranking.into_iter().map(|(id, s)| (s, id.into()));
             (query.to_owned(), ranking.collect())
         })
         .collect())
@@ -498,11 +502,8 @@ mod tests {
                 rank(ranking);
                 let judged = judged[query].iter().map(|(id, &r)| (id.as_str(), r));
                 let ks = [1, 3, 5, 10];
-                let found = query_metrics(
-                    ranking.iter().map(|(_, id)| id.as_str()),
-                    &judged.collect(),
-                    &ks,
-                );
+                let found =
+                    query_metrics(ranking.iter().map(|(_, id)| &**id), &judged.collect(), &ks);
                 for (stem, values) in [
                     ("ndcg_cut", &found.ndcg),
                     ("map_cut", &found.map),
