@@ -62,6 +62,24 @@ spirv_val() {
     fi
 }
 
+has_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        command -v $name >/dev/null && return
+    done
+    return 1
+}
+
+browser() {
+    has_browser || apt_install chromium
+    if has_browser; then
+        export VECDRIFT_REQUIRE_BROWSER=1
+        echo 'Chromium is there: the report is tested in it'
+    else
+        boxed 'NO CHROMIUM: the report is NOT TESTED in a browser (Debian: apt-get install chromium).'
+    fi
+}
+
 # The script for real GPUs, on whatever is here. The tests themselves ran before.
 gpu_check() {
     [[ ${VECDRIFT_REQUIRE_GPU:-} == 1 ]] || {
@@ -118,6 +136,7 @@ fi
 
 step 'GPU driver' gpu_driver
 step 'spirv-val' spirv_val
+step 'browser' browser
 step 'format' cargo fmt --check
 step 'lints' cargo clippy --all-targets --locked -- -D warnings
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked

@@ -1,5 +1,7 @@
 //! `audit`: reads two corpora, checks them, measures their drift and judges it. Start here.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -7,16 +9,26 @@ use crate::embeddings::{Embeddings, IdSource, Ids, Join, Rows, Values};
 use crate::engine::{Engine, Progress};
 use crate::error::Result;
 use crate::metrics::comparability::Comparability;
+use crate::metrics::map::CorpusMap;
+use crate::metrics::ood::Ood;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
-use crate::metrics::retrieval::Retrieval;
+use crate::metrics::retrieval::{KnownItems, Retrieval};
+use crate::metrics::slices::Slices;
 use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
+mod churn;
+mod floor;
 pub mod gate;
+mod map;
 mod measure;
+mod queries;
+mod slices;
 mod verdict;
 
+pub use churn::{Baseline, Churn};
+pub use floor::{FloorAtK, NoiseFloor};
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
 
@@ -33,6 +45,10 @@ pub struct AuditConfig {
     pub group: Option<String>,
     /// Golden queries, where there are any.
     pub golden: Option<GoldenConfig>,
+    /// The same corpus embedded twice, for the operational noise floor.
+    pub noise_floor: Option<[String; 2]>,
+    /// Query logs without judgements; golden queries take their place.
+    pub query_logs: Option<QueryLogs>,
     /// k of the neighbourhood overlap; the verdict reads the one nearest to 10.
     pub ks: Vec<usize>,
     /// Queries sampled for the overlap; `None`: every shared row. The base is never sampled.
@@ -41,6 +57,14 @@ pub struct AuditConfig {
     pub thresholds: Vec<f64>,
     /// Rows sampled per side for the distribution measures; `None`: every row.
     pub sample: Option<usize>,
+    /// Metadata columns whose values are slices; pairs of them are crossed.
+    pub slice_by: Vec<String>,
+    /// Clusters that are slices too; `None`: as many as suit the rows, 0: none.
+    pub clusters: Option<usize>,
+    /// Rows on either side that make a slice.
+    pub min_slice_rows: usize,
+    /// Column with the rows' text, shown in the report of the items that moved most.
+    pub text: Option<String>,
     /// Permutations of the MMD test.
     pub permutations: u32,
     /// σ of the RBF kernel; `None`: median distance over pooled pairs.
@@ -62,6 +86,15 @@ pub struct GoldenConfig {
     pub qrels: String,
 }
 
+/// What people searched for, before and now: the queries need not be the same.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct QueryLogs {
+    /// Queries of the time of the reference set, embedded as it was.
+    pub reference: String,
+    /// Queries of now.
+    pub current: String,
+}
+
 impl AuditConfig {
     /// The defaults for two inputs.
     pub fn new(reference: impl Into<String>, current: impl Into<String>) -> Self {
@@ -71,15 +104,27 @@ impl AuditConfig {
             id: None,
             group: None,
             golden: None,
+            noise_floor: None,
+            query_logs: None,
             ks: vec![1, 5, 10, 50, 100],
             overlap_queries: None,
             thresholds: Vec::new(),
             sample: None,
+            slice_by: Vec::new(),
+            clusters: None,
+            min_slice_rows: 50,
+            text: None,
             permutations: 9_999,
             bandwidth: None,
             seed: 0,
             policy: Policy::default(),
         }
+    }
+
+    /// The k that the verdict reads.
+    fn headline_k(&self) -> usize {
+        let nearest = self.ks.iter().copied().min_by_key(|k| k.abs_diff(10));
+        nearest.unwrap_or(10)
     }
 }
 
@@ -102,8 +147,23 @@ pub struct Audit {
     pub distribution: Option<Distribution>,
     /// Golden queries.
     pub retrieval: Option<Retrieval>,
+    /// Chunks searching for the rest of their document, where there are groups and no golden queries.
+    pub known_items: Option<KnownItems>,
+    /// Whether queries ask for what the corpus holds.
+    pub ood: Option<Ood>,
     /// What similarity thresholds set on the reference are worth on the current set.
     pub thresholds: Option<Thresholds>,
+    /// Where the drift is.
+    pub slices: Option<Slices>,
+    /// Both sets in two dimensions; the points are in the report.
+    pub map: Option<CorpusMap>,
+    /// What became of the items; null where no ids are shared.
+    pub churn: Option<Churn>,
+    /// What the measures say between two embeddings of one corpus.
+    pub noise_floor: Option<NoiseFloor>,
+    /// Texts of the most moved items and of their neighbours, by id, for the report.
+    #[serde(skip)]
+    pub texts: BTreeMap<String, String>,
     /// Measures that were not taken, each with its reason.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -181,7 +241,24 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
 
     // Read.
     let mut inputs = Vec::new();
-    let columns: Vec<String> = config.group.iter().cloned().collect();
+    let slice_columns = slices::columns(config)?;
+    let mut columns: Vec<String> = config.group.iter().cloned().collect();
+    let sliced = slice_columns.iter().map(|column| &column.name);
+    columns.extend(
+        sliced
+            .filter(|name| config.group.as_ref() != Some(name))
+            .cloned(),
+    );
+    columns.extend(
+        config
+            .text
+            .iter()
+            .filter(|text| !columns.contains(text))
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
+    let of_queries = slice_columns.iter().filter(|column| column.of_queries);
+    let query_columns: Vec<String> = of_queries.map(|column| column.name.clone()).collect();
     let mut read = |role: &str, input: &str, columns: &[String]| {
         read_set(
             role,
@@ -197,14 +274,42 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let golden = match &config.golden {
         None => None,
         Some(golden) => Some(measure::Golden {
-            queries_reference: read("queries_reference", &golden.queries_reference, &[])?,
+            queries_reference: read(
+                "queries_reference",
+                &golden.queries_reference,
+                &query_columns,
+            )?,
             queries_current: read("queries_current", &golden.queries_current, &[])?,
             qrels: measure::read_qrels(&golden.qrels)?,
         }),
     };
+    let query_logs = match &config.query_logs {
+        None => None,
+        Some(logs) => Some(queries::QuerySets {
+            reference: read("queries_reference", &logs.reference, &[])?,
+            current: read("queries_current", &logs.current, &[])?,
+        }),
+    };
+    let twice = match &config.noise_floor {
+        None => None,
+        Some([first, second]) => Some((
+            read("noise_floor_first", first, &[])?,
+            read("noise_floor_second", second, &[])?,
+        )),
+    };
     clock.lap("read");
 
     // Check.
+    let noise_floor = match twice {
+        None => None,
+        Some((first, second)) => {
+            let of_floor = &inputs[inputs.len() - 2..];
+            let dim = reference.dim();
+            let found = floor::noise_floor(engine, first, second, of_floor, dim, config)?;
+            clock.lap("noise floor");
+            Some(found)
+        }
+    };
     let mut warnings: Vec<String> = inputs.iter().filter_map(InputSummary::warning).collect();
     let join = pair(engine, &reference, &current, &inputs, config, &mut warnings)?;
     let pairing = Pairing::new(&reference, &current, &join, &mut warnings);
@@ -226,6 +331,14 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let mut neighbourhoods =
         measure::neighbourhoods(engine, shared.as_ref(), config, &mut not_measured)?;
     clock.lap("neighbourhoods");
+    if let (Some(floor), Some(found)) = (&noise_floor, &neighbourhoods) {
+        let (base, twice) = (found.base as u64, floor.rows);
+        if base.max(twice) > 2 * base.min(twice) {
+            warnings.push(format!(
+                "the noise floor of the overlap is that of {twice} rows, the audit's overlap is among {base}: more rows leave closer neighbours, which change more easily"
+            ));
+        }
+    }
     let thresholds = measure::thresholds(
         engine,
         shared.as_ref(),
@@ -235,6 +348,15 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         &mut not_measured,
     )?;
     clock.lap("thresholds");
+    let known_items = queries::known_items(
+        engine,
+        shared.as_ref(),
+        (&reference, &join),
+        golden.is_some(),
+        config,
+        &mut not_measured,
+    )?;
+    clock.lap("known items");
     let items = shared
         .map(|shared| shared.ids)
         .zip(neighbourhoods.as_mut())
@@ -252,6 +374,45 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         &mut not_measured,
     )?;
     clock.lap("retrieval");
+    let ood = queries::ood(
+        engine,
+        &reference,
+        (query_logs.as_ref(), golden.as_ref()),
+        &comparability,
+        config,
+        &mut not_measured,
+    )?;
+    if let Some(found) = &ood {
+        warnings.extend(found.notes.iter().map(|note| format!("queries: {note}")));
+    }
+    clock.lap("queries");
+    let texts = texts_of_moved(&[&current, &reference], neighbourhoods.as_ref(), config);
+    let overlap_k = neighbourhoods.as_ref().map_or(0, |found| found.k);
+    let known = slices::Known {
+        reference: &reference,
+        current: &current,
+        join: &join,
+        pairing: pairing.kind,
+        comparability: &comparability,
+        items: items.as_ref(),
+        overlap_k,
+        golden: golden.as_ref(),
+        retrieval: retrieval.as_ref(),
+        columns: &slice_columns,
+    };
+    let (mut slices, slicings) = slices::slices(engine, &known, config, &mut not_measured)?;
+    clock.lap("slices");
+    let map = map::map(engine, &known, &slicings, config.seed)?;
+    clock.lap("map");
+    let churn = churn::churn(
+        engine,
+        (&reference, &current),
+        &join,
+        &pairing,
+        &comparability,
+        config,
+    )?;
+    clock.lap("churn");
     let distribution = measure::distribution(
         engine,
         reference,
@@ -264,6 +425,9 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     clock.lap("distribution");
     if let Some(mmd) = distribution.as_ref().and_then(|d| d.mmd.as_ref()) {
         warnings.extend(mmd.notes.iter().map(|note| format!("MMD: {note}")));
+        if let (Some(slices), Some(m2)) = (&mut slices, mmd.effect.reference_m2) {
+            slices.set_scale(m2);
+        }
     }
 
     // Judge.
@@ -275,6 +439,11 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         neighbourhoods: neighbourhoods.as_ref(),
         distribution: distribution.as_ref(),
         retrieval: retrieval.as_ref(),
+        known_items: known_items.as_ref(),
+        ood: ood.as_ref(),
+        slices: slices.as_ref(),
+        noise_floor: noise_floor.as_ref(),
+        churn: churn.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
     Ok(Audited {
@@ -287,7 +456,14 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             neighbourhoods,
             distribution,
             retrieval,
+            known_items,
+            ood,
             thresholds,
+            slices,
+            map,
+            churn,
+            noise_floor,
+            texts,
             not_measured,
         },
         inputs,
@@ -295,6 +471,34 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         timings: clock.timings(),
         items,
     })
+}
+
+/// The texts of the most moved items and of what they lost and gained; the first set that has one tells.
+fn texts_of_moved(
+    sets: &[&Embeddings],
+    found: Option<&Overlap>,
+    config: &AuditConfig,
+) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::new();
+    let (Some(found), Some(column)) = (found, &config.text) else {
+        return texts;
+    };
+    for item in &found.most_moved {
+        let neighbours = item.lost.iter().chain(&item.gained);
+        let ids = std::iter::once(&item.id).chain(neighbours.map(|n| &n.id));
+        texts.extend(ids.map(|id| (id.clone(), String::new())));
+    }
+    for set in sets {
+        let Some(values) = set.column(column) else {
+            continue;
+        };
+        for (id, value) in set.ids.iter().zip(values) {
+            if let Some(text) = texts.get_mut(id).filter(|text| text.is_empty()) {
+                text.clone_from(value);
+            }
+        }
+    }
+    texts
 }
 
 /// Rows without ids are taken for the same items where their neighbourhoods agree by more than this

@@ -58,7 +58,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Audit(audit::AuditArgs),
+    Audit(Box<audit::AuditArgs>),
     Inspect(inspect::InspectArgs),
     Cosine(cosine::CosineArgs),
     Knn(knn::KnnArgs),

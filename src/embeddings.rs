@@ -399,6 +399,12 @@ impl Embeddings {
         self.columns.first().map(|(_, values)| values.as_slice())
     }
 
+    /// The values of a requested metadata column.
+    pub fn column(&self, name: &str) -> Option<&[String]> {
+        let (_, values) = self.columns.iter().find(|(column, _)| column == name)?;
+        Some(values)
+    }
+
     /// At most `rows` of the rows, in their order: those whose ids hash lowest under `seed`, so that two
     /// sets keep the same items.
     #[must_use]

@@ -2,15 +2,20 @@
 
 pub mod adapter;
 pub mod alignment;
+pub mod clusters;
 pub mod comparability;
 pub mod cosine;
+pub mod dimensions;
 pub mod duplicates;
 pub mod frechet;
 pub mod kmeans;
+pub mod map;
 pub mod mmd;
 pub mod moments;
+pub mod ood;
 pub mod overlap;
 pub mod pairs;
 pub mod retrieval;
+pub mod slices;
 pub mod spectrum;
 pub mod thresholds;

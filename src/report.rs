@@ -55,12 +55,13 @@ pub use junit::junit;
 pub use markdown::markdown;
 pub use page::{
     Align, AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark,
-    Output, Page, Plot, Point, Role, Section, Table, Tone, Verdict, XAxis,
+    Output, Page, Panel, Plot, Point, Role, Section, Shade, ShadeValues, Table, Tone, Verdict,
+    XAxis,
 };
 pub use prometheus::prometheus;
 pub use results::{
     align_page, audit_page, compare_page, cosine_page, evaluate_page, measured_page, mmd_page,
-    model_card, overlap_page, scores_csv,
+    model_card, overlap_page, reproduction, scores_csv,
 };
 pub use run::{RunReport, show_gates};
 pub use sarif::sarif;
@@ -74,9 +75,9 @@ const NARROW: f64 = 352.0;
 
 /// The page as one HTML file.
 ///
-/// It needs nothing but itself: no script, no font, no address outside; its content-security policy
-/// forbids all of them. It follows the reader's light or dark scheme, prints on A4, and fits
-/// a screen of 360 pixels.
+/// It needs nothing but itself: no font, no file, no address outside, and its content-security policy
+/// forbids all of them and every script but its own. Without scripts and on paper, figures are still
+/// drawings. It follows the reader's light or dark scheme, prints on A4, and fits a screen of 360 pixels.
 ///
 /// # Errors
 /// None that data can cause; a fault in the template is reported as an output error.
@@ -86,13 +87,57 @@ pub fn html(page: &Page) -> Result<String> {
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
+    let failed = |error: &dyn std::fmt::Display| Error::output("report page", error);
+    let view = PageView::new(page).map_err(|error| failed(&error))?;
     environment
-        .render_named_str(
-            "page.html",
-            include_str!("report/page.html"),
-            PageView::new(page),
-        )
-        .map_err(|error| Error::output("report page", error))
+        .render_named_str("page.html", include_str!("report/page.html"), view)
+        .map_err(|error| failed(&error))
+}
+
+/// The scripts of a page with figures, in the order in which they must run: D3 and Observable Plot as
+/// published, with their licences, and what draws this page's figures with them.
+const SCRIPTS: [&str; 5] = [
+    concat!("/*! D3\n", include_str!("report/vendor/d3.LICENSE"), "*/"),
+    include_str!("report/vendor/d3.min.js"),
+    concat!(
+        "/*! Observable Plot\n",
+        include_str!("report/vendor/plot.LICENSE"),
+        "*/"
+    ),
+    include_str!("report/vendor/plot.min.js"),
+    include_str!("report/figures.js"),
+];
+
+/// What a figure is drawn from, as the page's script reads it.
+#[derive(Serialize)]
+struct FigureData<'a> {
+    title: String,
+    plot: &'a Plot,
+}
+
+/// The data of all figures as JSON that cannot end the element that it stands in.
+fn figure_data(page: &Page) -> serde_json::Result<String> {
+    let items = page.sections.iter().flat_map(|section| &section.items);
+    let figures: Vec<FigureData<'_>> = items
+        .filter_map(|item| match item {
+            Item::Figure(figure) => Some(FigureData {
+                title: clean(&figure.title),
+                plot: &figure.plot,
+            }),
+            Item::Note(_) | Item::Table(_) | Item::Code { .. } => None,
+        })
+        .collect();
+    let text = serde_json::to_string(&figures)?;
+    // `<` is found in strings only, where its escape means the same. Marks that turn the reading
+    // direction are replaced as everywhere on the page; JSON escapes control characters itself.
+    Ok(text
+        .chars()
+        .map(|c| match c {
+            '<' => "\\u003c".to_owned(),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}'.to_string(),
+            c => c.to_string(),
+        })
+        .collect())
 }
 
 /// Writes a file so that it is either complete or untouched.
@@ -140,6 +185,12 @@ struct PageView {
     facts: Vec<(String, String)>,
     outputs: Vec<(String, String)>,
     version: &'static str,
+    /// Data of the figures as JSON; empty where there is none.
+    figure_data: String,
+    scripts: &'static [&'static str],
+    /// Marks the page's own scripts. It follows from what the page says, so that no text in the data
+    /// can name it.
+    nonce: String,
 }
 
 #[derive(Serialize)]
@@ -181,6 +232,10 @@ enum ItemView {
     Table {
         table: TableView,
     },
+    Code {
+        title: String,
+        text: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -206,7 +261,7 @@ struct CellView {
 }
 
 impl PageView {
-    fn new(page: &Page) -> Self {
+    fn new(page: &Page) -> serde_json::Result<Self> {
         let mut tables = 0;
         let mut figures = 0;
         // The template's own anchors are taken before any section's.
@@ -232,11 +287,23 @@ impl PageView {
                         Item::Table(table) => ItemView::Table {
                             table: TableView::new(table, &mut tables),
                         },
+                        Item::Code { title, text } => ItemView::Code {
+                            title: clean(title),
+                            text: text.lines().map(clean).collect::<Vec<_>>().join("\n"),
+                        },
                     })
                     .collect(),
             })
             .collect();
-        Self {
+        let figure_data = match figures {
+            0 => String::new(),
+            _ => figure_data(page)?,
+        };
+        let nonce = format!(
+            "{:032x}",
+            xxhash_rust::xxh3::xxh3_128(figure_data.as_bytes())
+        );
+        Ok(Self {
             title: clean(&page.title),
             subtitle: clean(&page.subtitle),
             verdict: page.verdict.as_ref().map(|verdict| VerdictView {
@@ -273,7 +340,10 @@ impl PageView {
                 .map(|output| (clean(&output.path), clean(&output.content)))
                 .collect(),
             version: env!("CARGO_PKG_VERSION"),
-        }
+            scripts: &SCRIPTS,
+            figure_data,
+            nonce,
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Statistics: pure functions on numbers.
 
+pub mod conformal;
 pub mod correction;
+pub mod counts;
 pub mod distribution;
 pub mod interval;
 pub mod linalg;

@@ -572,11 +572,35 @@ fn retrieval_finds_what_got_worse() {
     assert!(same.worst_queries.is_empty());
     // One of ten retrieved documents is judged.
     assert_eq!(same.unjudged_at_10.reference, 0.9);
+    assert!(same.judgement_biased);
+    assert!(same.metrics.iter().all(|m| m.no_loss == Some(true)));
+    assert_eq!((same.flips.negative, same.flips.positive), (0, 0));
+    assert_eq!((same.fall_out.found_reference, same.fall_out.lost), (50, 0));
     let worse = compare(&good, &bad, &judgements());
     let ndcg = &worse.metrics[0];
     assert!(ndcg.difference.mean < -0.2 && ndcg.p_value_holm < 0.05);
     assert!(ndcg.difference.ci95.unwrap()[1] < 0.0);
+    assert_eq!(ndcg.no_loss, Some(false));
     assert_eq!(worse.worst_queries.len(), 20);
+    // Each query has one relevant document: losing it is losing all.
+    let (flips, fall_out) = (&worse.flips, &worse.fall_out);
+    assert!(flips.negative > 5 && flips.positive == 0 && flips.p_value < 0.05);
+    assert_eq!(
+        (fall_out.lost, fall_out.lost_by_absence),
+        (flips.negative, 0)
+    );
+    assert!(fall_out.share.unwrap().ci95.unwrap()[0] > 0.0);
+    for query in worse.worst_queries.iter().filter(|q| q.current == 0.0) {
+        let [lost] = &query.lost_documents[..] else {
+            panic!("one document is lost: {query:?}");
+        };
+        let number: usize = query.id[1..].parse().unwrap();
+        assert_eq!(
+            (lost.id.as_str(), lost.rank_reference),
+            (&*format!("d{}", 3 * number), 1)
+        );
+        assert!(lost.rank_current.is_none_or(|rank| rank > 10) && !lost.missing);
+    }
     assert!(
         worse
             .worst_queries
@@ -632,6 +656,11 @@ fn what_is_missing_is_counted_and_named() {
         .find(|m| m.metric == "hit_rate_at_10")
         .unwrap();
     assert_eq!((hit.reference, hit.current), (1.0, 0.4));
+    assert_eq!(
+        (found.fall_out.lost_by_absence, found.fall_out.lost_by_rank),
+        (30, 0)
+    );
+    assert!(found.worst_queries[0].lost_documents[0].missing);
 }
 
 #[test]

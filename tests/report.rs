@@ -6,8 +6,8 @@ use std::path::Path;
 use vecdrift::Error;
 use vecdrift::report::{
     AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark, Output,
-    Page, Plot, Point, Role, Section, State, Table, TextStyle, Tone, Value, Verdict, XAxis, html,
-    text, write_atomic,
+    Page, Panel, Plot, Point, Role, Section, Shade, ShadeValues, State, Table, TextStyle, Tone,
+    Value, Verdict, XAxis, html, text, write_atomic,
 };
 
 /// Text that must be read, never obeyed.
@@ -57,7 +57,7 @@ fn axis(name: &str, state: State, headline: String, evidence: &[String]) -> Axis
 }
 
 /// The audit of a real pair: SciFact abstracts, a model against itself with truncated input.
-fn scifact() -> Page {
+pub(crate) fn scifact() -> Page {
     let overlap = Value::interval(0.44102, [0.43607, 0.44597]);
     let cosine = Value::interval(0.80125, [0.79944, 0.80306]);
     let mmd2 = Value::Number(0.009066318);
@@ -381,7 +381,61 @@ fn scifact() -> Page {
 }
 
 /// A page with every piece, all of it as small as it can be.
-fn degenerate_plots() -> Vec<Plot> {
+/// A map of 60 items in two spaces: they are of two kinds, and every third moved.
+pub(crate) fn scatter() -> Plot {
+    let place = |i: usize, moved: f32| {
+        let angle = i as f32 * 0.7;
+        Some([angle.cos() + moved, angle.sin() * i as f32 / 60.0])
+    };
+    let moved = |i: usize| [0.5, 0.0, 0.0][i % 3];
+    let panel = |name: &str, points| Panel {
+        name: name.into(),
+        points,
+    };
+    Plot::Scatter {
+        x_label: String::new(),
+        y_label: String::new(),
+        ids: (0..60).map(|i| format!("item {i}")).collect(),
+        panels: vec![
+            panel("reference", (0..60).map(|i| place(i, 0.0)).collect()),
+            panel(
+                "current",
+                (0..60)
+                    .map(|i| place(i, moved(i)).filter(|_| i != 7))
+                    .collect(),
+            ),
+        ],
+        shades: vec![
+            Shade {
+                name: "moved by".into(),
+                values: ShadeValues::Numbers((0..60).map(|i| (i != 9).then(|| moved(i))).collect()),
+            },
+            Shade {
+                name: "kind".into(),
+                values: ShadeValues::Names {
+                    names: vec!["even".into(), "odd".into()],
+                    of: (0..60).map(|i| (i != 11).then_some(i as u32 % 2)).collect(),
+                },
+            },
+        ],
+    }
+}
+
+pub(crate) fn degenerate_plots() -> Vec<Plot> {
+    let no_points = |shades: &[Shade]| Plot::Scatter {
+        x_label: "x".into(),
+        y_label: "y".into(),
+        ids: Vec::new(),
+        panels: vec![Panel {
+            name: "p".into(),
+            points: Vec::new(),
+        }],
+        shades: shades.to_vec(),
+    };
+    let no_numbers = Shade {
+        name: "s".into(),
+        values: ShadeValues::Numbers(Vec::new()),
+    };
     let densities = |series, marks| Plot::Densities {
         x_label: "x".into(),
         series,
@@ -465,10 +519,13 @@ fn degenerate_plots() -> Vec<Plot> {
             Some(0.0),
             vec![row(Some(1e300), Some([-1e300, 1e300]), None)],
         ),
+        no_points(&[]),
+        no_points(&[no_numbers]),
+        scatter(),
     ]
 }
 
-fn page_of(plots: Vec<Plot>) -> Page {
+pub(crate) fn page_of(plots: Vec<Plot>) -> Page {
     Page {
         title: "t".into(),
         sections: vec![Section {
@@ -491,7 +548,7 @@ fn page_of(plots: Vec<Plot>) -> Page {
 }
 
 /// Every text of the page replaced by one that must not act.
-fn hostile() -> Page {
+pub(crate) fn hostile() -> Page {
     let mut page = scifact();
     let text = || HOSTILE.to_owned();
     page.title = text();
@@ -658,7 +715,7 @@ fn the_xml_check_can_fail() {
 #[test]
 fn drawings_are_well_formed_and_described() {
     for page in [scifact(), hostile(), page_of(degenerate_plots())] {
-        let html = html(&page).unwrap();
+        let html = without_scripts(&html(&page).unwrap());
         for drawing in drawings(&html) {
             check_xml(drawing).unwrap_or_else(|error| panic!("{error}: {drawing}"));
             let described = drawing.contains("<title ") && drawing.contains("<desc ");
@@ -670,9 +727,36 @@ fn drawings_are_well_formed_and_described() {
     }
 }
 
+/// The page without its data and scripts, which stand at its end: no other script is on it.
+fn without_scripts(html: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = html;
+    let (mut scripts, mut data) = (0, 0);
+    while let Some((before, after)) = rest.split_once("<script ") {
+        let (attributes, content) = after.split_once('>').unwrap();
+        let (content, after) = content.split_once("</script>").unwrap();
+        if attributes.starts_with("type=\"application/json\"") {
+            assert!(!content.contains('<'), "markup in the data");
+            serde_json::from_str::<serde_json::Value>(content).expect("the data are JSON");
+            data += 1;
+        } else {
+            let nonce = attributes.split('"').nth(1).unwrap();
+            assert_eq!(attributes, format!("nonce=\"{nonce}\""));
+            assert!(html.contains(&format!("script-src 'nonce-{nonce}'")));
+            scripts += 1;
+        }
+        kept.push_str(before);
+        rest = after;
+    }
+    kept.push_str(rest);
+    assert!((scripts, data) == (5, 1) || (scripts, data) == (0, 0));
+    kept
+}
+
 #[test]
 fn nothing_from_the_data_acts() {
     let html = html(&hostile()).unwrap();
+    let html = without_scripts(&html);
     assert!(!html.contains("<script"), "markup from the data");
     assert!(!html.contains('\u{1b}'), "control characters from the data");
     // The template engine must not look into values.
@@ -688,7 +772,8 @@ fn nothing_from_the_data_acts() {
 
 #[test]
 fn the_page_needs_nothing_outside() {
-    let html = html(&scifact()).unwrap();
+    let page = html(&scifact()).unwrap();
+    let html = without_scripts(&page);
     for reference in [
         "http:", "https:", "//cdn", "@import", "<link", "<script", "<img", "src=",
     ] {
@@ -714,7 +799,7 @@ fn the_page_needs_nothing_outside() {
     // For a look at the page: target/tmp/report.html.
     std::fs::write(
         Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html"),
-        html,
+        page,
     )
     .unwrap();
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::metrics::alignment::{self, LinearCka, Procrustes};
 use crate::metrics::comparability::{self, Comparability, SharedRows};
 use crate::metrics::cosine::{self, CosineDistribution, CosineShift, PairedCosine};
+use crate::metrics::dimensions::{self, AxisDrift};
 use crate::metrics::duplicates;
 use crate::metrics::frechet::{self, Frechet};
 use crate::metrics::mmd::{self, Mmd, MmdConfig, Sample};
@@ -156,15 +157,9 @@ pub(super) fn neighbourhoods(
         );
         return Ok(None);
     };
-    let headline_k = config
-        .ks
-        .iter()
-        .copied()
-        .min_by_key(|k| k.abs_diff(10))
-        .unwrap_or(10);
     let overlap_config = OverlapConfig {
         ks: config.ks.clone(),
-        headline_k,
+        headline_k: config.headline_k(),
         queries: config.overlap_queries,
         seed: config.seed,
         ..OverlapConfig::default()
@@ -206,6 +201,51 @@ pub struct Distribution {
     pub subspaces: Option<SubspaceSimilarity>,
     /// Vendi score of the current set over that of the reference set.
     pub vendi_ratio: Option<f64>,
+    /// Axis by axis; absent where the sets do not share a space.
+    pub axes: Option<AxisDrift>,
+    /// Whether the current set's vectors crowd together; absent where the sets do not share a space.
+    pub collapse: Option<Collapse>,
+}
+
+/// Cosine from which two rows count as near-duplicates.
+const NEAR_DUPLICATE_COSINE: f64 = 0.95;
+
+/// Signs that vectors lost their diversity: all of them together say collapse, one alone does not.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Collapse {
+    /// p-value of the dispersion test, after Holm's correction.
+    pub dispersion_p_value: Option<f64>,
+    /// Vendi score of the current set over that of the reference; a sign below 0.9.
+    pub vendi_ratio: Option<f64>,
+    /// Rise of the mean cosine of random pairs; a sign above 0.02.
+    pub mean_cosine_rise: Option<f64>,
+    /// Share of pairs with a cosine of 0.95 or more, reference and current; a sign where it rises.
+    pub near_duplicate_share: [f64; 2],
+}
+
+impl Collapse {
+    fn new(
+        mmd: &Mmd,
+        vendi_ratio: Option<f64>,
+        [reference, current]: [&CosineDistribution; 2],
+    ) -> Self {
+        Self {
+            dispersion_p_value: mmd.dispersion_p_value_holm,
+            vendi_ratio,
+            mean_cosine_rise: reference.mean.zip(current.mean).map(|(x, y)| y - x),
+            near_duplicate_share: [reference, current]
+                .map(|side| side.share_from(NEAR_DUPLICATE_COSINE)),
+        }
+    }
+
+    /// Whether all signs are there, the test's at level `alpha`.
+    pub fn is_flagged(&self, alpha: f64) -> bool {
+        let [before, after] = self.near_duplicate_share;
+        self.dispersion_p_value.is_some_and(|p| p <= alpha)
+            && self.vendi_ratio.is_some_and(|ratio| ratio < 0.9)
+            && self.mean_cosine_rise.is_some_and(|rise| rise > 0.02)
+            && after > before
+    }
 }
 
 /// Most rows of a side whose pairs make up its distribution of cosines: 1.25 · 10⁹ pairs. More cost more
@@ -242,7 +282,9 @@ pub(super) fn distribution(
     let (x, y) = (reference.rows(), current.rows());
     let (mx, my) = (Moments::of(engine, x)?, Moments::of(engine, y)?);
     let (ux, uy) = (UnitMoments::of(engine, x)?, UnitMoments::of(engine, y)?);
-    let (mut mmd, mut centroid, mut frechet) = (None, None, None);
+    let spectrum_reference = spectrum::spectrum(&mx, &ux)?;
+    let spectrum_current = spectrum::spectrum(&my, &uy)?;
+    let (mut mmd, mut centroid, mut frechet, mut axes) = (None, None, None, None);
     if comparability.relation.shares_coordinates() {
         // Row numbers that pair nothing are no identities: equal ones are different documents.
         let foreign: Option<Ids> = (pairing == PairingKind::Unpaired).then(|| {
@@ -259,32 +301,28 @@ pub(super) fn distribution(
             margin: config.policy.max_eps_eq,
             ..MmdConfig::default()
         };
-        mmd = Some(mmd::mmd(
-            engine,
-            Sample {
-                rows: x,
-                ids: &reference.ids,
-                groups: reference.first_column(),
-            },
-            Sample {
-                rows: y,
-                ids: foreign.as_ref().unwrap_or(&current.ids),
-                groups: current.first_column(),
-            },
-            &mmd_config,
-        )?);
+        let old = Sample {
+            rows: x,
+            ids: &reference.ids,
+            groups: config.group.as_ref().and_then(|g| reference.column(g)),
+        };
+        let new = Sample {
+            rows: y,
+            ids: foreign.as_ref().unwrap_or(&current.ids),
+            groups: config.group.as_ref().and_then(|g| current.column(g)),
+        };
+        mmd = Some(mmd::mmd(engine, old, new, &mmd_config)?);
+        axes = dimensions::axis_drift(engine, old, new, &spectrum_reference, config.seed)?;
         centroid = Some(moments::centroid_shift(&mx, &my));
         frechet = frechet::frechet(&mx, &my)?;
     } else {
         let reason = &comparability.reason;
         skip(
             not_measured,
-            "MMD, centroid shift, Fréchet distance",
+            "MMD, centroid shift, Fréchet distance, single axes, collapse",
             &format!("not in one space: {reason}"),
         );
     }
-    let spectrum_reference = spectrum::spectrum(&mx, &ux)?;
-    let spectrum_current = spectrum::spectrum(&my, &uy)?;
     let one_space = comparability.relation.shares_coordinates();
     let rows = [x.len(), y.len()];
     let cosines = |set: Embeddings, unit: &UnitMoments| {
@@ -296,7 +334,16 @@ pub(super) fn distribution(
         cosine::within(engine, set.rows(), &UnitMoments::of(engine, set.rows())?)
     };
     let (cosine_reference, cosine_current) = (cosines(reference, &ux)?, cosines(current, &uy)?);
+    let vendi_ratio = spectrum_reference
+        .vendi_cosine
+        .zip(spectrum_current.vendi_cosine)
+        .map(|(x, y)| y / x);
+    let sides = [&cosine_reference, &cosine_current];
     Ok(Some(Distribution {
+        collapse: mmd
+            .as_ref()
+            .map(|mmd| Collapse::new(mmd, vendi_ratio, sides)),
+        axes,
         rows: rows.map(|rows| rows as u64),
         exact: rows[0] + rows[1] == all,
         mmd,
@@ -308,10 +355,7 @@ pub(super) fn distribution(
         subspaces: one_space
             .then(|| spectrum::subspace_similarity(&spectrum_reference, &spectrum_current))
             .flatten(),
-        vendi_ratio: spectrum_reference
-            .vendi_cosine
-            .zip(spectrum_current.vendi_cosine)
-            .map(|(x, y)| y / x),
+        vendi_ratio,
         spectrum_reference,
         spectrum_current,
     }))
@@ -442,7 +486,7 @@ pub fn read_qrels(path: &str) -> Result<Vec<Qrel>> {
     retrieval::parse_qrels(&text, path)
 }
 
-fn skip(list: &mut Vec<NotMeasured>, measure: &str, reason: &str) {
+pub(super) fn skip(list: &mut Vec<NotMeasured>, measure: &str, reason: &str) {
     list.push(NotMeasured {
         measure: measure.to_owned(),
         reason: reason.to_owned(),

@@ -9,10 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{Pairing, PairingKind};
+use super::{Churn, NoiseFloor, Pairing, PairingKind, churn, queries, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
+use crate::metrics::ood::Ood;
 use crate::metrics::overlap::Overlap;
-use crate::metrics::retrieval::Retrieval;
+use crate::metrics::retrieval::{KnownItems, Retrieval};
+use crate::metrics::slices::Slices;
 
 /// Thresholds of the verdict. Defaults are the program's policy; they come from experience with
 /// sentence embeddings, not from theory.
@@ -29,6 +31,9 @@ pub struct Policy {
     pub min_intact_overlap: f64,
     /// Overlap@10 below which they count as broken.
     pub min_similar_overlap: f64,
+    /// Share of the noise floor's overlap@10 (`--noise-floor`) from which neighbourhoods count as intact, in
+    /// place of `min_intact_overlap`. Paired cosines may lose as much more than the floor's do.
+    pub min_share_of_ceiling: f64,
     /// Loss of nDCG@10 that may be ignored.
     pub max_ndcg_loss: f64,
     /// Shift ε_eq (share of the corpus, as if replaced by a foreign topic) that may be ignored.
@@ -36,10 +41,19 @@ pub struct Policy {
     /// Shift ε_eq above which coverage must be reviewed, and below which "no shift was found" counts
     /// as an answer.
     pub review_eps_eq: f64,
+    /// Share of queries out of distribution, beyond false alarms, that may be ignored.
+    pub max_ood_excess: f64,
+    /// The same share above which coverage must be reviewed.
+    pub review_ood_excess: f64,
     /// Level of the tests, after Holm's correction.
     pub alpha: f64,
     /// Held-out cosine after the best rotation from which an adapter is worth fitting.
     pub min_adapter_cosine: f64,
+    /// Share of principal directions that may have moved: by a Kolmogorov–Smirnov distance of 0.1, or by 0.2
+    /// standard deviations.
+    pub max_moved_directions: f64,
+    /// False discovery rate of the search for slices that stand out.
+    pub false_discovery_rate: f64,
 }
 
 impl Default for Policy {
@@ -50,11 +64,16 @@ impl Default for Policy {
             min_mixable_cosine: 0.99,
             min_intact_overlap: 0.85,
             min_similar_overlap: 0.5,
+            min_share_of_ceiling: 0.98,
             max_ndcg_loss: 0.01,
             max_eps_eq: 0.01,
             review_eps_eq: 0.05,
+            max_ood_excess: 0.02,
+            review_ood_excess: 0.05,
             alpha: 0.01,
             min_adapter_cosine: 0.9,
+            max_moved_directions: 0.05,
+            false_discovery_rate: 0.05,
         }
     }
 }
@@ -114,6 +133,8 @@ pub enum AxisName {
     Retrieval,
     /// Do the sets cover the same ground?
     Distribution,
+    /// Do queries ask for what the corpus holds? Only where queries were given.
+    Queries,
 }
 
 impl AxisName {
@@ -125,6 +146,7 @@ impl AxisName {
             Self::Neighbourhoods => "neighbourhoods",
             Self::Retrieval => "retrieval",
             Self::Distribution => "distribution",
+            Self::Queries => "queries",
         }
     }
 }
@@ -168,7 +190,10 @@ pub struct Evidence {
     pub n: Option<u64>,
     /// Whether all of them were used.
     pub exact: bool,
-    /// The policy's threshold it was held against.
+    /// What the measure says between two embeddings of one corpus (`--noise-floor`); for overlap and paired
+    /// cosine it is their ceiling.
+    pub floor: Option<f64>,
+    /// The policy's threshold it was held against, or the noise floor's where that decides.
     pub threshold: Option<f64>,
     /// What that says.
     pub state: AxisState,
@@ -209,18 +234,54 @@ pub(super) struct Findings<'a> {
     pub(super) neighbourhoods: Option<&'a Overlap>,
     pub(super) distribution: Option<&'a Distribution>,
     pub(super) retrieval: Option<&'a Retrieval>,
+    pub(super) known_items: Option<&'a KnownItems>,
+    pub(super) ood: Option<&'a Ood>,
+    pub(super) slices: Option<&'a Slices>,
+    pub(super) noise_floor: Option<&'a NoiseFloor>,
+    pub(super) churn: Option<&'a Churn>,
+}
+
+impl Findings<'_> {
+    /// ε_eq between two embeddings of one corpus; 0 where none were given.
+    fn eps_floor(&self) -> f64 {
+        self.noise_floor.and_then(|f| f.eps_eq).unwrap_or(0.0)
+    }
 }
 
 /// Judges the findings by the policy.
 pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
-    let axes = vec![
+    let mut axes = vec![
         data(findings, policy),
         coordinates(findings, policy),
         neighbourhoods(findings, policy),
         retrieval(findings, policy),
         distribution(findings, policy),
     ];
-    let (action, reason, would_flip) = decide(findings, &axes, policy);
+    let mut decision = decide(findings, &axes, policy);
+    let floor = findings.noise_floor.and_then(|f| f.eps_eq);
+    let turnover = findings
+        .churn
+        .and_then(|c| churn::evidence(c, floor, policy));
+    let of_samples = axes.iter_mut().filter(|a| a.axis == AxisName::Distribution);
+    of_samples.for_each(|axis| axis.evidence.extend(turnover.clone()));
+    if let Some(found) = findings.ood {
+        let axis = queries::axis(found, policy);
+        let paired = findings.pairing.kind == PairingKind::Paired;
+        decision = queries::decide(decision, found, &axis, axes[3].state, paired, policy);
+        axes.push(axis);
+    }
+    let (action, mut reason, would_flip) = decision;
+    if let Some(found) = findings.slices {
+        let evidence = slices::evidence(found, policy);
+        if let Some((_, worst)) = evidence.iter().find(|(_, e)| e.state == AxisState::Shifted) {
+            reason = format!("{reason}; {}", worst.statement);
+        }
+        for (name, evidence) in evidence {
+            let axis = axes.iter_mut().find(|axis| axis.axis == name);
+            axis.into_iter()
+                .for_each(|axis| axis.evidence.push(evidence.clone()));
+        }
+    }
     Verdict {
         action,
         reason,
@@ -235,10 +296,11 @@ fn decide(findings: &Findings<'_>, axes: &[Axis], policy: &Policy) -> (Action, S
     let [data, coordinates, neighbourhoods, retrieval, distribution] =
         [0, 1, 2, 3, 4].map(|i| axes[i].state);
     let first = |axis: usize| {
-        axes[axis]
-            .evidence
-            .first()
-            .map_or(String::new(), |e| e.statement.clone())
+        let Axis {
+            evidence, state, ..
+        } = &axes[axis];
+        let decisive = evidence.iter().find(|e| e.state == *state);
+        decisive.map_or(String::new(), |e| e.statement.clone())
     };
     let decision = |action, reason: String, flip: &str| (action, reason, flip.to_owned());
 
@@ -305,7 +367,7 @@ fn decide(findings: &Findings<'_>, axes: &[Axis], policy: &Policy) -> (Action, S
     let large = findings
         .distribution
         .and_then(|d| d.mmd.as_ref()?.effect.ci95)
-        .is_some_and(|[low, _]| low > policy.review_eps_eq);
+        .is_some_and(|[low, _]| low > policy.review_eps_eq.max(findings.eps_floor()));
     match distribution {
         Ok => decision(
             Action::NoAction,
@@ -386,6 +448,7 @@ fn fact(
         ci95: None,
         n: Some(n),
         exact: true,
+        floor: None,
         threshold,
         state,
         statement,
@@ -399,6 +462,7 @@ fn not_measured(measure: &str, statement: &str) -> Vec<Evidence> {
         ci95: None,
         n: None,
         exact: false,
+        floor: None,
         threshold: None,
         state: AxisState::Unknown,
         statement: statement.to_owned(),
@@ -490,6 +554,24 @@ fn data(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ),
         ));
     }
+    if let Some(distribution) = findings.distribution
+        && let Some(collapse) = &distribution.collapse
+        && collapse.is_flagged(policy.alpha)
+    {
+        let [before, after] = collapse.near_duplicate_share.map(|share| 100.0 * share);
+        evidence.push(fact(
+            "collapse: ratio of Vendi scores, with mean cosine, near-duplicates and the dispersion test",
+            collapse.vendi_ratio,
+            distribution.rows[0] + distribution.rows[1],
+            None,
+            AxisState::Broken,
+            format!(
+                "the current vectors crowd together: the mean cosine of random pairs rose by {:.3}, pairs above 0.95 from {before:.3} to {after:.3} %, and diversity fell to {:.2} of what it was",
+                collapse.mean_cosine_rise.unwrap_or(0.0),
+                collapse.vendi_ratio.unwrap_or(0.0),
+            ),
+        ));
+    }
     evidence.sort_by_key(|e| severity(e.state));
     axis(AxisName::Data, evidence)
 }
@@ -531,9 +613,13 @@ fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
         )),
         Some(paired) => {
             let mean = paired.mean.unwrap_or(0.0);
+            let floor = findings.noise_floor.and_then(|f| f.paired_cosine_mean);
+            // What one model does to itself is no reason not to mix.
+            let by_floor = floor.map_or(1.0, |f| 1.0 - (1.0 - f) / policy.min_share_of_ceiling);
+            let mixable = policy.min_mixable_cosine.min(by_floor);
             let state = match comparability.relation {
                 SpaceRelation::Same | SpaceRelation::AssumedSame => {
-                    if mean >= policy.min_mixable_cosine {
+                    if mean >= mixable {
                         AxisState::Ok
                     } else {
                         AxisState::Shifted
@@ -553,14 +639,16 @@ fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
                     paired.p05.unwrap_or(mean)
                 ),
             };
-            evidence.push(fact(
+            let mut mixing = fact(
                 "mean cosine between an item's two vectors",
                 paired.mean,
                 findings.pairing.shared,
-                Some(policy.min_mixable_cosine),
+                Some(mixable),
                 state,
                 statement,
-            ));
+            );
+            mixing.floor = floor;
+            evidence.push(mixing);
         }
     }
     if let Some(heldout) = found.procrustes.as_ref().and_then(|p| p.heldout.as_ref()) {
@@ -592,9 +680,14 @@ fn neighbourhoods(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ),
         );
     };
+    let ceiling = findings.noise_floor.and_then(|f| f.overlap_at(found.k));
+    let intact = ceiling.map_or(policy.min_intact_overlap, |o| {
+        policy.min_share_of_ceiling * o
+    });
+    let similar = policy.min_similar_overlap.min(intact);
     let state = match found.overlap.mean {
-        o if o >= policy.min_intact_overlap => AxisState::Ok,
-        o if o >= policy.min_similar_overlap => AxisState::Shifted,
+        o if o >= intact => AxisState::Ok,
+        o if o >= similar => AxisState::Shifted,
         _ => AxisState::Broken,
     };
     let mut evidence = vec![Evidence {
@@ -603,16 +696,21 @@ fn neighbourhoods(findings: &Findings<'_>, policy: &Policy) -> Axis {
         ci95: found.overlap.ci95,
         n: Some(found.items as u64),
         exact: found.exact,
+        floor: ceiling,
         threshold: Some(match state {
-            AxisState::Broken => policy.min_similar_overlap,
-            _ => policy.min_intact_overlap,
+            AxisState::Broken => similar,
+            _ => intact,
         }),
         state,
         statement: format!(
-            "items keep {:.1} % of their {} nearest neighbours (chance: {:.2} %)",
+            "items keep {:.1} % of their {} nearest neighbours (chance: {:.2} %{})",
             100.0 * found.overlap.mean,
             found.k,
-            100.0 * found.chance_hub_aware
+            100.0 * found.chance_hub_aware,
+            ceiling.map_or(String::new(), |o| format!(
+                ", one corpus embedded twice: {:.1} %",
+                100.0 * o
+            ))
         ),
     }];
     evidence.push(fact(
@@ -635,13 +733,12 @@ const HEADLINE_METRIC: &str = "ndcg_at_10";
 fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
     let name = AxisName::Retrieval;
     let Some(found) = findings.retrieval else {
-        return axis(
-            name,
-            not_measured(
-                "golden queries",
-                "no golden queries: give --queries-reference, --queries-current and --qrels",
-            ),
+        let mut evidence = not_measured(
+            "golden queries",
+            "no golden queries: give --queries-reference, --queries-current and --qrels",
         );
+        evidence.extend(findings.known_items.and_then(queries::known_item_evidence));
+        return axis(name, evidence);
     };
     let Some(ndcg) = found.metrics.iter().find(|m| m.metric == HEADLINE_METRIC) else {
         return axis(
@@ -666,21 +763,50 @@ fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
         () if hi < 0.0 && ndcg.difference.mean < -margin => (AxisState::Broken, "a loss"),
         () => (AxisState::Unknown, "undecided"),
     };
+    let flips = &found.flips;
+    let flipped = Evidence {
+        measure: format!(
+            "share of queries that found something in their first {} and no longer do",
+            flips.k
+        ),
+        estimate: Some(flips.negative_share),
+        ci95: Some(flips.negative_share_ci95),
+        n: Some(found.queries as u64),
+        exact: true,
+        floor: None,
+        threshold: None,
+        // It says who loses; whether retrieval does is the mean's to say.
+        state,
+        statement: format!(
+            "{} of {} queries find nothing relevant in their first {} any more, {} do only now",
+            flips.negative, found.queries, flips.k, flips.positive
+        ),
+    };
+    let power = match (state, ndcg.difference.minimum_detectable) {
+        (AxisState::Unknown, Some(smallest)) => {
+            format!("; this many queries show changes from {smallest:.3}")
+        }
+        _ => String::new(),
+    };
     axis(
         name,
-        vec![Evidence {
-            measure: "change of nDCG@10 over golden queries".to_owned(),
-            estimate: Some(ndcg.difference.mean),
-            ci95: ndcg.difference.ci95,
-            n: Some(found.queries as u64),
-            exact: true,
-            threshold: Some(-margin),
-            state,
-            statement: format!(
-                "nDCG@10 went from {:.3} to {:.3}, {words} ({:+.3}, 95 % interval {lo:+.3} to {hi:+.3}, {} queries)",
-                ndcg.reference, ndcg.current, ndcg.difference.mean, found.queries
-            ),
-        }],
+        vec![
+            Evidence {
+                measure: "change of nDCG@10 over golden queries".to_owned(),
+                estimate: Some(ndcg.difference.mean),
+                ci95: ndcg.difference.ci95,
+                n: Some(found.queries as u64),
+                exact: true,
+                floor: None,
+                threshold: Some(-margin),
+                state,
+                statement: format!(
+                    "nDCG@10 went from {:.3} to {:.3}, {words} ({:+.3}, 95 % interval {lo:+.3} to {hi:+.3}, {} queries){power}",
+                    ndcg.reference, ndcg.current, ndcg.difference.mean, found.queries
+                ),
+            },
+            flipped,
+        ],
     )
 }
 
@@ -702,11 +828,13 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         .effect
         .ci95
         .map_or((0.0, f64::INFINITY), |[l, h]| (l, h));
+    let floor = findings.eps_floor();
+    let margin = policy.max_eps_eq.max(floor);
     let significant = mmd.p_value_holm.is_some_and(|p| p <= policy.alpha);
     let state = match () {
-        () if significant && lo > policy.max_eps_eq => AxisState::Shifted,
+        () if significant && lo > margin => AxisState::Shifted,
         // Nothing was found, and nothing above the review threshold can hide.
-        () if hi < policy.review_eps_eq && lo <= policy.max_eps_eq => AxisState::Ok,
+        () if hi < policy.review_eps_eq.max(floor) && lo <= margin => AxisState::Ok,
         () => AxisState::Unknown,
     };
     let mut evidence = vec![Evidence {
@@ -716,7 +844,8 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         ci95: mmd.effect.ci95,
         n: Some(mmd.n_reference + mmd.n_current),
         exact: mmd.exact,
-        threshold: Some(policy.max_eps_eq),
+        floor: findings.noise_floor.and_then(|f| f.eps_eq),
+        threshold: Some(margin),
         state,
         statement: match state {
             AxisState::Ok => format!(
@@ -758,6 +887,25 @@ fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
                 if moved { "changed" } else { "stayed" }
             ),
         ));
+    }
+    if let Some(drift) = findings.distribution.and_then(|d| d.axes.as_ref())
+        && let Some(found) = &drift.principal_directions
+    {
+        let far = found.moved_share > policy.max_moved_directions;
+        evidence.push(Evidence {
+            exact: drift.exact,
+            ..fact(
+                "share of the reference's principal directions that moved (KS ≥ 0.1 or W1 ≥ 0.2 sd)",
+                Some(found.moved_share),
+                drift.rows[0] + drift.rows[1],
+                Some(policy.max_moved_directions),
+                if far { AxisState::Shifted } else { AxisState::Ok },
+                format!(
+                    "{} of {} principal directions and {} of {} coordinates moved far enough to matter",
+                    found.moved, found.axes, drift.coordinates.moved, drift.coordinates.axes
+                ),
+            )
+        });
     }
     axis(name, evidence)
 }

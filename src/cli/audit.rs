@@ -7,7 +7,7 @@ use super::plan::{self, Pass};
 use super::session::{self, Session, to_json};
 use super::{Error, InputArgs, Outcome, Path, Result};
 use crate::audit::gate::{AUDIT_MEASURES, audit_measures};
-use crate::audit::{self, AuditConfig, Audited, GoldenConfig, Items};
+use crate::audit::{self, AuditConfig, Audited, GoldenConfig, Items, QueryLogs};
 use crate::output::Output;
 use crate::report;
 use crate::source::write::{self, Column};
@@ -37,15 +37,21 @@ pub(super) struct AuditArgs {
     /// of one document
     #[arg(long, value_name = "COLUMN")]
     group: Option<String>,
-    /// Golden queries, embedded as REFERENCE was
+    /// Queries of then, embedded as REFERENCE was
     #[arg(long, value_name = "INPUT")]
     queries_reference: Option<String>,
-    /// The same queries, embedded as CURRENT was
+    /// Queries of now, embedded as CURRENT was; the same queries where there
+    /// are judgements
     #[arg(long, value_name = "INPUT")]
     queries_current: Option<String>,
-    /// Relevance judgements: BEIR TSV, TREC qrels or Parquet
+    /// Relevance judgements of the queries: BEIR TSV, TREC qrels or Parquet;
+    /// without them queries are only held against the corpus
     #[arg(long, value_name = "FILE")]
     qrels: Option<String>,
+    /// One corpus embedded twice: what moves between the two is noise, and no
+    /// drift is found below it
+    #[arg(long, num_args = 2, value_names = ["A", "A2"])]
+    noise_floor: Option<Vec<String>>,
     /// k of the neighbourhood overlap
     #[arg(
         long,
@@ -68,6 +74,19 @@ pub(super) struct AuditArgs {
     /// Use only this many rows per side for the distribution measures
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
+    /// Column whose values are slices to look for the drift in; may be repeated,
+    /// pairs of columns are crossed
+    #[arg(long, value_name = "COLUMN")]
+    slice_by: Vec<String>,
+    /// Clusters to look for the drift in, 0 for none [default: 0.4·√rows]
+    #[arg(long, value_name = "N")]
+    clusters: Option<usize>,
+    /// Rows on either side that make a slice
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    min_slice: usize,
+    /// Column with the rows' text, to show of the items that moved most
+    #[arg(long, value_name = "COLUMN")]
+    text: Option<String>,
     /// Permutations of the MMD test
     #[arg(long, value_name = "N", default_value_t = 9_999)]
     permutations: u32,
@@ -88,17 +107,27 @@ impl AuditArgs {
             queries_reference,
             queries_current,
             qrels,
+            noise_floor,
             mut ks,
             overlap_queries,
             thresholds,
             sample,
+            slice_by,
+            clusters,
+            min_slice,
+            text,
             permutations,
             bandwidth,
             gates,
         } = self;
         let gates = gates.prepare(&AUDIT_MEASURES, session)?;
         ks.extend(gates.list_lengths(&["overlap", "jaccard"]));
-        let golden = golden(queries_reference, queries_current, qrels)?;
+        let (golden, query_logs) = match (queries_reference, queries_current, qrels) {
+            (Some(reference), Some(current), None) => {
+                (None, Some(QueryLogs { reference, current }))
+            }
+            (reference, current, qrels) => (golden(reference, current, qrels)?, None),
+        };
         ks.sort_unstable();
         ks.dedup();
         if ks.first() == Some(&0) {
@@ -112,15 +141,23 @@ impl AuditArgs {
         }
         super::positive("--sample", sample)?;
         super::positive("--overlap-queries", overlap_queries)?;
+        super::positive("--min-slice", Some(min_slice))?;
         super::check_test(permutations, bandwidth)?;
         let config = AuditConfig {
             id,
             group,
             golden,
+            // clap takes exactly two.
+            noise_floor: noise_floor.and_then(|two| two.try_into().ok()),
+            query_logs,
             ks,
             overlap_queries,
             thresholds,
             sample,
+            slice_by,
+            clusters,
+            min_slice_rows: min_slice,
+            text,
             permutations,
             bandwidth,
             seed: session.seed,
@@ -154,6 +191,10 @@ impl AuditArgs {
             ..session.output("audit", config, inputs, &engine, audit, timings)
         };
         let mut page = report::audit_page(&output);
+        let arguments = std::env::args_os().skip(1);
+        let arguments = arguments.map(|word| word.to_string_lossy().into_owned());
+        page.sections
+            .push(report::reproduction(arguments, &output.config));
         gates.judge(&mut output, &mut page, &measures);
         if let Some(folder) = session.out() {
             create_folder(folder)?;

@@ -110,6 +110,18 @@ pub fn between_stream<'a>(
     distribution_of(histogram, expected)
 }
 
+impl CosineDistribution {
+    /// Share of the pairs with a cosine of at least `cosine`, to the next of 4,096 bin edges; 0 without pairs.
+    pub fn share_from(&self, cosine: f64) -> f64 {
+        let bins = self.fine.edges.iter().zip(&self.fine.counts);
+        let above: u64 = bins
+            .filter(|(edge, _)| **edge >= cosine)
+            .map(|(_, n)| n)
+            .sum();
+        above as f64 / self.pairs.max(1) as f64
+    }
+}
+
 /// What the moments say about the cosines.
 struct Expected {
     mean: f64,

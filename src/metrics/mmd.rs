@@ -7,12 +7,13 @@ mod bandwidth;
 mod blocks;
 mod estimate;
 mod scale;
+mod sliced;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use self::bandwidth::{PooledDistances, sq_distance};
+use self::bandwidth::{PooledDistances, SAMPLED_ROWS, sq_distance};
 use self::blocks::{Blocks, Grouped};
 use self::scale::{ReferenceScale, reference_scale};
 use crate::embeddings::{Ids, Join, Rows};
@@ -21,6 +22,11 @@ use crate::error::{Error, Result};
 use crate::stats::correction::holm;
 use crate::stats::interval::sqrt_scale_interval;
 use crate::stats::permutation::{Quadrants, max_standardised, mean_and_sd, quadrants};
+
+pub use self::sliced::{
+    Decomposition, Partition, PartitionMmd, SliceMmd, SlicedMmd, SlicedMmdConfig, decompose,
+    sliced_mmd,
+};
 
 /// Index of the kernel at the base bandwidth among the five.
 const BASE: usize = 2;
@@ -282,7 +288,7 @@ pub fn mmd(
     x.check("reference")?;
     y.check("current")?;
     let blocks = Blocks::new(&x, &y, config.blocks);
-    let distances = PooledDistances::new(&x, &y, [reference, current], config.seed)?;
+    let distances = PooledDistances::new(&x, &y, [reference, current], SAMPLED_ROWS, config.seed)?;
     let bandwidth = match config.bandwidth {
         Some(sigma) => {
             check_bandwidth(sigma, distances.mean())?;

@@ -15,9 +15,14 @@ use crate::error::{Error, Result};
 use crate::stats::correction::holm;
 use crate::stats::paired::{PairedDifference, Resampling, mean};
 
+mod known_items;
+mod losses;
 mod qrels;
 mod scores;
 
+pub use known_items::{KnownItems, MIN_DOCUMENTS, known_items};
+use losses::RelevantRanks;
+pub use losses::{FallOut, Flips, LostDocument};
 pub use qrels::{Qrel, parse_qrels};
 pub use scores::{
     METRICS, discounted_gain, found_relevant, precision_sum, query_scores, reciprocal_rank,
@@ -31,6 +36,10 @@ const JUDGED_DEPTH: usize = 10;
 const WORST_QUERIES: usize = 20;
 /// How many missing ids are named.
 const NAMED_IDS: usize = 10;
+/// A loss of a metric that "no loss" may hide.
+const EQUIVALENCE_MARGIN: f64 = 0.01;
+/// Share of unjudged documents above which scores say as much of the judgements as of the vectors.
+const MAX_UNJUDGED: f64 = 0.2;
 
 /// Queries and corpus of one side, embedded by that side's model.
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +70,15 @@ pub struct Retrieval {
     /// Share of the first 10 documents per query that nobody judged. If it rises, scores may fall for want
     /// of judgements alone.
     pub unjudged_at_10: UnjudgedShare,
+    /// Whether more than a fifth of the first 10 documents are unjudged on the current side. Judgements made
+    /// of the reference's results then hold back whatever finds other good documents.
+    pub judgement_biased: bool,
     /// Comparison per metric.
     pub metrics: Vec<MetricComparison>,
+    /// Queries that found something before and nothing now, and the other way round.
+    pub flips: Flips,
+    /// Relevant documents that were found before and are not now.
+    pub fall_out: FallOut,
     /// Queries whose nDCG@10 fell most, worst first, ties by id.
     pub worst_queries: Vec<QueryChange>,
     /// Scores of every compared query, ordered by id.
@@ -110,6 +126,8 @@ pub struct MetricComparison {
     pub difference: PairedDifference,
     /// p-value of the difference, corrected for the number of metrics (Holm 1979).
     pub p_value_holm: f64,
+    /// Whether the 95 % interval excludes a loss of 0.01 and more; null without an interval.
+    pub no_loss: Option<bool>,
 }
 
 /// A query whose score changed.
@@ -123,6 +141,8 @@ pub struct QueryChange {
     pub current: f64,
     /// current − reference.
     pub difference: f64,
+    /// Relevant documents among the first 10 before and not now, best first, 5 at most.
+    pub lost_documents: Vec<LostDocument>,
 }
 
 /// All scores of one query, each in the order of [`METRICS`].
@@ -202,6 +222,9 @@ pub fn retrieval(
             current,
         })
         .collect();
+    let there = row_by_id(current.corpus_ids);
+    let there = relevant.iter().copied().filter(|id| there.contains_key(id));
+    let (fall_out, lost) = losses::fall_out(&before.ranks, &after.ranks, &there.collect());
     Ok(Retrieval {
         queries: per_query.len(),
         depth: DEPTH,
@@ -215,8 +238,11 @@ pub fn retrieval(
             reference: before.unjudged_share,
             current: after.unjudged_share,
         },
+        judgement_biased: after.unjudged_share > MAX_UNJUDGED,
         metrics: compare_metrics(&per_query, resampling),
-        worst_queries: worst_queries(&per_query),
+        flips: losses::flips(&before.ranks, &after.ranks),
+        fall_out,
+        worst_queries: worst_queries(&per_query, &lost),
         per_query,
     })
 }
@@ -248,23 +274,25 @@ fn missing<'a>(wanted: impl Iterator<Item = &'a str>, there: &HashMap<&str, usiz
 }
 
 /// One side's rankings, scored.
-struct Run {
+struct Run<'a> {
     /// Per query, in the order of the judgements.
     scores: Vec<[f64; METRICS.len()]>,
     unjudged_share: f64,
+    ranks: RelevantRanks<'a>,
 }
 
-fn run(
+fn run<'a>(
     engine: &Engine,
     side: &RetrievalSide<'_>,
     query_rows: &HashMap<&str, usize>,
-    judgements: &BTreeMap<&str, HashMap<&str, f64>>,
-) -> Result<Run> {
+    judgements: &BTreeMap<&'a str, HashMap<&'a str, f64>>,
+) -> Result<Run<'a>> {
     let queries = side
         .queries
         .gather(judgements.keys().map(|id| query_rows[id]));
     let queries = Rows::new(&queries, side.queries.dim());
     let found = engine.nearest(queries, side.corpus, DEPTH, Metric::Cosine, None)?;
+    let mut ranks = Vec::with_capacity(judgements.len());
     let (mut scores, mut retrieved, mut unjudged) = (Vec::new(), 0usize, 0usize);
     for (list, judged) in found.lists.iter().zip(judgements.values()) {
         let ranked: Vec<&str> = list
@@ -275,10 +303,16 @@ fn run(
         retrieved += first.len();
         unjudged += first.iter().filter(|id| !judged.contains_key(*id)).count();
         scores.push(query_scores(&ranked, judged));
+        let places = (1..).zip(&ranked).filter_map(|(rank, id)| {
+            let (&id, &relevance) = judged.get_key_value(*id)?;
+            (relevance > 0.0).then_some((id, rank))
+        });
+        ranks.push(places.collect());
     }
     Ok(Run {
         scores,
         unjudged_share: unjudged as f64 / retrieved.max(1) as f64,
+        ranks,
     })
 }
 
@@ -303,6 +337,7 @@ fn compare_metrics(per_query: &[QueryScores], resampling: &Resampling) -> Vec<Me
                 reference: mean(&reference),
                 current: mean(&current),
                 p_value_holm: difference.p_value,
+                no_loss: difference.ci95.map(|[low, _]| low > -EQUIVALENCE_MARGIN),
                 difference,
             }
         })
@@ -314,14 +349,19 @@ fn compare_metrics(per_query: &[QueryScores], resampling: &Resampling) -> Vec<Me
     metrics
 }
 
-fn worst_queries(per_query: &[QueryScores]) -> Vec<QueryChange> {
+fn worst_queries(
+    per_query: &[QueryScores],
+    lost: &BTreeMap<usize, Vec<LostDocument>>,
+) -> Vec<QueryChange> {
     let mut changes: Vec<QueryChange> = per_query
         .iter()
-        .map(|query| QueryChange {
+        .enumerate()
+        .map(|(i, query)| QueryChange {
             id: query.id.clone(),
             reference: query.reference[0],
             current: query.current[0],
             difference: query.current[0] - query.reference[0],
+            lost_documents: lost.get(&i).cloned().unwrap_or_default(),
         })
         .filter(|change| change.difference < 0.0)
         .collect();

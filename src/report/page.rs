@@ -1,6 +1,8 @@
 //! What a report says, without how it is drawn: a verdict, the axes behind it, the key numbers, and
 //! sections of notes, figures and tables.
 
+use serde::Serialize;
+
 use super::value::{State, Value};
 
 /// A finished run, ready to be shown.
@@ -85,6 +87,13 @@ pub enum Item {
     Figure(Figure),
     /// A table.
     Table(Table),
+    /// Text to copy as it stands: a command, a configuration.
+    Code {
+        /// What it is.
+        title: String,
+        /// The text.
+        text: String,
+    },
 }
 
 /// A table. Rows may be shorter than `columns`; what is missing stays empty.
@@ -146,7 +155,8 @@ pub struct Figure {
 }
 
 /// The forms a figure can take. All numbers are finite; vectors may be empty.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "form", rename_all = "snake_case")]
 pub enum Plot {
     /// Overlaid distributions, each scaled to area one so that different sample sizes compare.
     Densities {
@@ -191,10 +201,57 @@ pub enum Plot {
         /// The effects, top to bottom.
         rows: Vec<IntervalRow>,
     },
+    /// Items as points, coloured by one of several things known of them: a map of the corpus, queries
+    /// by what became of them. The reader chooses the colour and which slice is shown.
+    Scatter {
+        /// Quantity on the horizontal axis; empty where positions have no unit.
+        x_label: String,
+        /// Quantity on the vertical axis; likewise.
+        y_label: String,
+        /// The items' names.
+        ids: Vec<String>,
+        /// One or two drawings of the same items, on one scale.
+        panels: Vec<Panel>,
+        /// What the points may be coloured by; the first is drawn where nothing can be chosen.
+        shades: Vec<Shade>,
+    },
+}
+
+/// Positions of the items of a scatter plot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Panel {
+    /// What is drawn: one side's vectors.
+    pub name: String,
+    /// Where each item is; None where it is not in this panel.
+    pub points: Vec<Option<[f32; 2]>>,
+}
+
+/// Something known of every item of a scatter plot.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shade {
+    /// What it is.
+    pub name: String,
+    /// What is known.
+    pub values: ShadeValues,
+}
+
+/// The values of a shade, one per item.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShadeValues {
+    /// A quantity; None where it is unknown.
+    Numbers(Vec<Option<f32>>),
+    /// A slice: `of` counts into `names`. Readers may show one slice alone.
+    Names {
+        /// The slices, in reading order.
+        names: Vec<String>,
+        /// The slice of each item; None where it is in none.
+        of: Vec<Option<u32>>,
+    },
 }
 
 /// Counts between edges.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Histogram {
     /// What was counted.
     pub name: String,
@@ -205,7 +262,7 @@ pub struct Histogram {
 }
 
 /// A position on an axis with its name.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mark {
     /// The position, in the units of the axis.
     pub at: f64,
@@ -214,7 +271,8 @@ pub struct Mark {
 }
 
 /// The scale and the labels of a horizontal axis.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum XAxis {
     /// Equal distances for equal differences.
     Linear,
@@ -225,7 +283,7 @@ pub enum XAxis {
 }
 
 /// A curve.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
     /// What it shows.
     pub name: String,
@@ -236,7 +294,8 @@ pub struct Line {
 }
 
 /// What a curve is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// A measured quantity.
     Measured,
@@ -245,7 +304,7 @@ pub enum Role {
 }
 
 /// A point of a curve.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Point {
     /// Horizontal position.
     pub x: f64,
@@ -256,7 +315,7 @@ pub struct Point {
 }
 
 /// The bars of one series.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BarSeries {
     /// What was counted.
     pub name: String,
@@ -265,7 +324,7 @@ pub struct BarSeries {
 }
 
 /// A row of a forest plot.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IntervalRow {
     /// The measure.
     pub label: String,

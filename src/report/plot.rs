@@ -7,12 +7,14 @@
 use std::fmt::Write;
 
 use super::page::{
-    BarSeries, Figure, Histogram, IntervalRow, Line, Mark, Plot, Point, Role, XAxis,
+    BarSeries, Figure, Histogram, IntervalRow, Line, Mark, Panel, Plot, Point, Role, Shade,
+    ShadeValues, XAxis,
 };
 use super::value::{Value, tick};
 use super::{clean, display_width, truncate};
 
 mod axes;
+mod scatter;
 
 use axes::*;
 
@@ -57,6 +59,13 @@ pub(super) fn svg(figure: &Figure, width: f64, id: &str) -> String {
             no_effect,
             rows,
         } => intervals(&mut canvas, x_label, *no_effect, rows),
+        Plot::Scatter {
+            x_label,
+            y_label,
+            panels,
+            shades,
+            ..
+        } => scatter::scatter(&mut canvas, x_label, y_label, panels, shades.first()),
     }
     canvas.finish(&figure.title, &description(&figure.plot))
 }
@@ -153,12 +162,24 @@ fn description(plot: &Plot) -> String {
                 say(format!("{}: {}{margin}.", row.label, interval_value(row)));
             }
         }
+        Plot::Scatter { panels, shades, .. } => {
+            for panel in panels {
+                let points = panel.points.iter().flatten().count();
+                say(format!(
+                    "{}: {} points.",
+                    panel.name,
+                    Value::Count(points as u64)
+                ));
+            }
+            let names: Vec<&str> = shades.iter().map(|shade| shade.name.as_str()).collect();
+            say(format!("Coloured by {}.", names.join(", ")));
+        }
     }
     text
 }
 
 // ---------------------------------------------------------------------------------------------
-// The four forms
+// The forms
 
 fn densities(canvas: &mut Canvas, x_label: &str, series: &[Histogram], marks: &[Mark]) {
     let curves: Vec<Vec<Bin>> = series.iter().map(density).collect();

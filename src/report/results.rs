@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     AxisCard, BarSeries, Column, Fact, Figure, Histogram, IntervalRow, Item, Line, Mark, Page,
-    Plot, Point, Role, Section, State, Table, Tone, Value, Verdict, XAxis,
+    Panel, Plot, Point, Role, Section, Shade, ShadeValues, State, Table, Tone, Value, Verdict,
+    XAxis,
 };
 use crate::audit::{Action, Audit, AxisState, Coordinates, DataFaults, Distribution, PairingKind};
 use crate::metrics::cosine::CosineDistribution;
@@ -20,11 +21,19 @@ mod align;
 mod compare;
 mod cutoffs;
 mod evaluate;
+mod floor;
+mod known_items;
+mod losses;
+mod map;
+mod queries;
+mod reproduce;
 mod sections;
+mod slices;
 
 pub use align::align_page;
 pub use compare::compare_page;
 pub use evaluate::{evaluate_page, model_card, scores_csv};
+pub use reproduce::reproduction;
 
 use sections::*;
 
@@ -55,11 +64,29 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
         .collect();
     let mut sections = vec![evidence_section(audit), data_section(&audit.data)];
     sections.extend(audit.coordinates.as_ref().map(coordinates_section));
-    sections.extend(audit.neighbourhoods.as_ref().map(neighbourhoods_section));
+    sections.extend(
+        audit
+            .neighbourhoods
+            .as_ref()
+            .map(|found| neighbourhoods_section(found, &audit.texts)),
+    );
     sections.extend(audit.retrieval.as_ref().map(retrieval_section));
+    sections.extend(
+        audit
+            .known_items
+            .as_ref()
+            .map(known_items::known_items_section),
+    );
+    sections.extend(audit.ood.as_ref().map(queries::queries_section));
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
+    sections.extend(audit.slices.as_ref().map(slices::slices_section));
+    sections.extend(audit.map.as_ref().map(map::map_section));
+    let floor = audit.noise_floor.as_ref();
+    sections.extend(floor.map(|found| floor::floor_section(found, audit)));
     sections.push(scope_section(audit));
+    let mut tables = vec![key_numbers(audit)];
+    tables.extend(audit.slices.as_ref().and_then(slices::worst_table));
     Page {
         title: format!(
             "{} → {}",
@@ -77,7 +104,7 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
             tone: tone(verdict.action),
         }),
         axes,
-        key_numbers: vec![key_numbers(audit)],
+        key_numbers: tables,
         warnings: output.warnings.clone(),
         sections,
         facts: facts(output),
@@ -244,6 +271,12 @@ fn key_numbers(audit: &Audit) -> Table {
                 estimate(metric.difference.mean, metric.difference.ci95),
             );
         }
+    }
+    if let Some(found) = &audit.ood {
+        row(
+            "queries out of distribution".into(),
+            queries::excess(found.main()),
+        );
     }
     if let Some(typical) = audit.thresholds.as_ref().and_then(cutoffs::typical) {
         row(

@@ -119,6 +119,11 @@ fn summary(page: &Page, width: usize, evidence: usize) -> Vec<Row> {
             .map(|output| display_width(&output.content));
         let name = name.max().unwrap_or(0).min(width / 3);
         for output in &page.outputs {
+            if display_width(&output.content) > name {
+                item(&mut lines, width, "  ", &output.content);
+                item(&mut lines, width, "    ", &output.path);
+                continue;
+            }
             let content = pad(&clean(&output.content), name + GAP, Align::Left);
             item(&mut lines, width, &format!("  {content}"), &output.path);
         }

@@ -16,7 +16,7 @@ const EXACT_ITEMS: usize = 16;
 /// 97.5 % quantile of the standard normal distribution: two-sided 5 % level.
 pub(crate) const Z_975: f64 = 1.959_963_984_540_054;
 /// 80 % quantile of the standard normal distribution: 80 % power.
-const Z_80: f64 = 0.841_621_233_572_914_3;
+pub(crate) const Z_80: f64 = 0.841_621_233_572_914_3;
 
 /// How much resampling, and from which seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]

@@ -24,7 +24,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 39] = [
+pub const AUDIT_MEASURES: [&str; 46] = [
     "faulty_share.reference",
     "faulty_share.current",
     "duplicate_growth",
@@ -52,6 +52,11 @@ pub const AUDIT_MEASURES: [&str; 39] = [
     "hit_rate@1.loss",
     "hit_rate@10",
     "hit_rate@10.loss",
+    "negative_flips",
+    "fall_out",
+    "known_items.recall@10.loss",
+    "ood_excess",
+    "ood_rate",
     "thresholds.rank_correlation",
     "thresholds.min_jaccard",
     "eps_eq",
@@ -59,6 +64,8 @@ pub const AUDIT_MEASURES: [&str; 39] = [
     "mmd.p_value",
     "dispersion.p_value",
     "vendi_ratio",
+    "coordinates.moved_share",
+    "directions.moved_share",
     "centroid_shift",
     "frechet",
     "cosine_shift.ks",
@@ -154,6 +161,28 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     list.missing = reason("retrieval", "no golden queries");
     add_retrieval(&mut list, audit.retrieval.as_ref());
 
+    list.missing = reason("known items", "it takes --group, and no golden queries");
+    let known = audit.known_items.as_ref();
+    let known = known.and_then(|k| k.metrics.iter().find(|m| m.metric == "recall_at_10"));
+    let loss = known.map(|m| &m.difference);
+    list.add(
+        "known_items.recall@10.loss",
+        loss.map(|d| -d.mean),
+        loss.and_then(|d| d.ci95).map(|[low, high]| [-high, -low]),
+    );
+
+    list.missing = reason(
+        "queries out of distribution",
+        "fewer than 100 queries on a side",
+    );
+    let ood = audit.ood.as_ref().map(|found| found.main());
+    list.add(
+        "ood_excess",
+        ood.and_then(|o| o.excess),
+        ood.and_then(|o| o.excess_ci95),
+    );
+    list.add("ood_rate", ood.map(|o| o.rate), ood.map(|o| o.rate_ci95));
+
     list.missing = reason("thresholds", "too few pairs pass any threshold");
     let thresholds = audit.thresholds.as_ref();
     let correlation = thresholds.and_then(|t| t.rank_correlation);
@@ -177,6 +206,18 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     list.add(
         "vendi_ratio",
         distribution.and_then(|d| d.vendi_ratio),
+        None,
+    );
+    let axes = distribution.and_then(|d| d.axes.as_ref());
+    list.add(
+        "coordinates.moved_share",
+        axes.map(|axes| axes.coordinates.moved_share),
+        None,
+    );
+    let directions = axes.and_then(|axes| axes.principal_directions.as_ref());
+    list.add(
+        "directions.moved_share",
+        directions.map(|found| found.moved_share),
         None,
     );
     let centroid = distribution.and_then(|d| d.centroid.as_ref());
@@ -248,6 +289,18 @@ fn add_overlap(list: &mut List, found: Option<&Overlap>) {
 }
 
 fn add_retrieval(list: &mut List, found: Option<&Retrieval>) {
+    let flips = found.map(|r| &r.flips);
+    list.add(
+        "negative_flips",
+        flips.map(|f| f.negative_share),
+        flips.map(|f| f.negative_share_ci95),
+    );
+    let share = found.and_then(|r| r.fall_out.share);
+    list.add(
+        "fall_out",
+        share.map(|s| s.mean),
+        share.and_then(|s| s.ci95),
+    );
     for (i, metric) in METRICS.iter().enumerate() {
         let name = metric.replace("_at_", "@");
         let current = found.and_then(|r| {

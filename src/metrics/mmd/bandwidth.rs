@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// Rows that the median is taken over: its relative error is then 0.3 %, and 1 % would not matter.
 /// (Twice as many gain little, 0.27 %, and take four times as long.)
-const SAMPLED_ROWS: usize = 1_000;
+pub(super) const SAMPLED_ROWS: usize = 1_000;
 
 /// RBF kernels of the family.
 const RBF: usize = 5;
@@ -43,7 +43,7 @@ pub(super) struct PooledDistances {
 }
 
 impl PooledDistances {
-    /// Draws rows by the hash of their id, from X and Y alike: which rows are drawn does not depend on
+    /// Draws about `sampled` rows by the hash of their id, from X and Y alike: which rows are drawn does not depend on
     /// which sample they are in, so the permutation test stays exact.
     ///
     /// # Errors
@@ -52,6 +52,7 @@ impl PooledDistances {
         x: &Grouped,
         y: &Grouped,
         samples: [Sample<'_>; 2],
+        sampled: usize,
         seed: u64,
     ) -> Result<Self> {
         let mut pool: Vec<(u64, &str, usize, u32)> = Vec::new();
@@ -62,13 +63,13 @@ impl PooledDistances {
             }));
         }
         pool.par_sort_unstable();
-        let every_row = pool.len() <= SAMPLED_ROWS;
+        let every_row = pool.len() <= sampled;
         let row_at = |&(_, _, side, row): &(u64, &str, usize, u32)| {
             let rows: Rows<'_> = samples[side].rows;
             rows.row(row as usize)
         };
         // Both rows of an id or neither.
-        let mut drawn = pool.len().min(SAMPLED_ROWS);
+        let mut drawn = pool.len().min(sampled);
         while drawn < pool.len() && pool[drawn].1 == pool[drawn - 1].1 {
             drawn += 1;
         }

@@ -71,6 +71,27 @@ impl<'a> Grouped<'a> {
         }
     }
 
+    /// The same without the rows that `keep` does not hold for; the order stays.
+    pub(super) fn keeping(&self, keep: impl Fn(u32) -> bool) -> Self {
+        let mut kept = Self {
+            sample: self.sample,
+            rows: Vec::new(),
+            groups: Vec::new(),
+        };
+        for group in &self.groups {
+            let start = kept.rows.len();
+            let rows = self.rows[group.at.clone()].iter().copied();
+            kept.rows.extend(rows.filter(|&row| keep(row)));
+            if kept.rows.len() > start {
+                kept.groups.push(Group {
+                    hash: group.hash,
+                    at: start..kept.rows.len(),
+                });
+            }
+        }
+        kept
+    }
+
     /// Rows kept.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
@@ -321,6 +342,30 @@ fn merge(x: &Grouped, y: &Grouped) -> Merged {
     merged.only_x.extend_from_slice(xs);
     merged.only_y.extend_from_slice(ys);
     merged
+}
+
+/// The rows of every group of either sample, X's and Y's, in order of hash and text.
+pub(super) fn units<'a>(x: &'a Grouped, y: &'a Grouped) -> Vec<[&'a [u32]; 2]> {
+    let mut units = Vec::with_capacity(x.groups.len().max(y.groups.len()));
+    let (mut i, mut j) = (0, 0);
+    while i < x.groups.len() || j < y.groups.len() {
+        let order = match (x.groups.get(i), y.groups.get(j)) {
+            (Some(a), Some(b)) => x.compare(a, y, b),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let (mut unit, empty): ([&[u32]; 2], &[u32]) = ([&[]; 2], &[]);
+        if order.is_le() {
+            unit[0] = x.groups.get(i).map_or(empty, |a| &x.rows[a.at.clone()]);
+            i += 1;
+        }
+        if order.is_ge() {
+            unit[1] = y.groups.get(j).map_or(empty, |b| &y.rows[b.at.clone()]);
+            j += 1;
+        }
+        units.push(unit);
+    }
+    units
 }
 
 #[cfg(test)]

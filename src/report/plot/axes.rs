@@ -215,6 +215,30 @@ impl Frame {
         frame
     }
 
+    /// A box without ticks, for positions that have no unit; sets the height of the canvas.
+    pub(super) fn bare(
+        canvas: &mut Canvas,
+        (left, right): (f64, f64),
+        top: f64,
+        height: f64,
+        (x, y): (Bounds, Bounds),
+    ) -> Self {
+        let bottom = top + height;
+        canvas.height = bottom + 8.0;
+        let (l, r, t, b) = (px(left), px(right), px(top), px(bottom));
+        canvas.path(&format!("M{l} {t}H{r}V{b}H{l}Z"), "grid", None);
+        Self {
+            left,
+            right,
+            top,
+            bottom,
+            x,
+            y,
+            log_x: false,
+            mark_lanes: Vec::new(),
+        }
+    }
+
     pub(super) fn x(&self, x: f64) -> f64 {
         let share = if self.log_x {
             (x / self.x.lo).ln() / (self.x.hi / self.x.lo).ln()

@@ -1,6 +1,10 @@
 //! The sections of an audit's page, one per question.
 
 use super::*;
+use crate::metrics::dimensions::{AxisDrift, AxisTests};
+
+/// Axes of a kind that are shown.
+const LISTED_AXES: usize = 5;
 
 pub(super) fn evidence_section(audit: &Audit) -> Section {
     let rows = audit
@@ -14,6 +18,7 @@ pub(super) fn evidence_section(audit: &Audit) -> Section {
                 e.measure.as_str().into(),
                 e.estimate
                     .map_or(Value::Missing(None), |v| estimate(v, e.ci95)),
+                e.floor.map_or(Value::Text(String::new()), Value::Number),
                 e.threshold
                     .map_or(Value::Text(String::new()), Value::Setting),
                 e.n.map_or(Value::Missing(None), Value::Count),
@@ -34,6 +39,7 @@ pub(super) fn evidence_section(audit: &Audit) -> Section {
                 Column::left("axis"),
                 Column::left("measure"),
                 Column::right("estimate [95 % interval]"),
+                Column::right("noise floor"),
                 Column::right("threshold"),
                 Column::right("n"),
                 Column::left("state"),
@@ -199,7 +205,67 @@ pub(super) fn coordinates_section(found: &Coordinates) -> Section {
     }
 }
 
-pub(super) fn neighbourhoods_section(found: &Overlap) -> Section {
+/// Neighbours of a most moved item that are shown on either side.
+const NEIGHBOURS: usize = 4;
+/// Characters of a text that are shown.
+const TEXT: usize = 160;
+
+/// The most moved items with the neighbours that they lost beside those that they gained.
+fn moved_table(found: &Overlap, texts: &BTreeMap<String, String>) -> Option<Table> {
+    if found.most_moved.is_empty() {
+        return None;
+    }
+    let named = |id: &str| match texts.get(id) {
+        Some(text) if !text.is_empty() => {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            format!("{id}: {}", super::super::truncate(&words.join(" "), TEXT))
+        }
+        _ => id.to_owned(),
+    };
+    let mut rows = Vec::new();
+    for item in found.most_moved.iter().take(LISTED) {
+        let shown = item.lost.len().max(item.gained.len()).clamp(1, NEIGHBOURS);
+        for i in 0..shown {
+            let mut row: Vec<Value> = vec![match i {
+                0 => format!(
+                    "{} (displacement {}, overlap@{} {})",
+                    named(&item.id),
+                    number(item.displacement),
+                    found.k,
+                    number(item.overlap)
+                )
+                .into(),
+                _ => Value::Text(String::new()),
+            }];
+            for list in [&item.lost, &item.gained] {
+                row.push(match list.get(i) {
+                    Some(n) => format!(
+                        "{} ({} → {})",
+                        named(&n.id),
+                        Value::Number(n.similarity_before),
+                        Value::Number(n.similarity_after)
+                    )
+                    .into(),
+                    None => Value::Text(String::new()),
+                });
+            }
+            rows.push(row);
+        }
+    }
+    Some(Table {
+        caption: format!(
+            "Most moved items: the nearest of the neighbours that each lost, and of those that it gained; at most {NEIGHBOURS} of either, all are in items.parquet"
+        ),
+        columns: vec![
+            Column::left("item"),
+            Column::left("lost (similarity before → after)"),
+            Column::left("gained (similarity before → after)"),
+        ],
+        rows,
+    })
+}
+
+pub(super) fn neighbourhoods_section(found: &Overlap, texts: &BTreeMap<String, String>) -> Section {
     let curve =
         |name: &str, role, point: &dyn Fn(&crate::metrics::overlap::OverlapAtK) -> Point| Line {
             name: name.to_owned(),
@@ -241,45 +307,88 @@ pub(super) fn neighbourhoods_section(found: &Overlap) -> Section {
         }),
         Item::Table(overlap_table(found)),
     ];
-    if !found.most_moved.is_empty() {
-        let ids = |list: &[crate::metrics::overlap::MovedNeighbor]| {
-            let mut names: Vec<&str> = list.iter().take(3).map(|n| n.id.as_str()).collect();
-            if list.len() > 3 {
-                names.push("…");
-            }
-            Value::Text(names.join(", "))
-        };
-        items.push(Item::Table(Table {
-            caption: "Most moved items".to_owned(),
-            columns: vec![
-                Column::left("id"),
-                Column::right("displacement"),
-                Column::right(format!("overlap@{}", found.k)),
-                Column::left("lost (nearest first)"),
-                Column::left("gained (nearest first)"),
-            ],
-            rows: found
-                .most_moved
-                .iter()
-                .take(LISTED)
-                .map(|item| {
-                    vec![
-                        item.id.as_str().into(),
-                        number(item.displacement),
-                        number(item.overlap),
-                        ids(&item.lost),
-                        ids(&item.gained),
-                    ]
-                })
-                .collect(),
-        }));
-    }
+    items.extend(moved_table(found, texts).map(Item::Table));
     Section {
         id: "neighbourhoods".to_owned(),
         title: "Neighbourhoods".to_owned(),
         lead: "Does every item keep its nearest neighbours? This needs no common space: rotation, scale and dimension do not matter.".to_owned(),
         items,
     }
+}
+
+/// Every query by the change of its nDCG@10, losses first.
+fn queries_figure(found: &Retrieval) -> Option<Figure> {
+    /// More points than this hide each other.
+    const POINTS: usize = 5_000;
+    let mut changes: Vec<(&str, f64, f64)> = found
+        .per_query
+        .iter()
+        .map(|q| (q.id.as_str(), q.reference[0], q.current[0]))
+        .collect();
+    changes.sort_by(|a, b| (a.2 - a.1).total_cmp(&(b.2 - b.1)).then(a.0.cmp(b.0)));
+    let step = changes.len().div_ceil(POINTS).max(1);
+    let shown: Vec<(usize, (&str, f64, f64))> =
+        changes.iter().copied().enumerate().step_by(step).collect();
+    let shade = |name: &str, value: &dyn Fn(&(&str, f64, f64)) -> f64| Shade {
+        name: name.to_owned(),
+        values: ShadeValues::Numbers(
+            shown
+                .iter()
+                .map(|(_, q)| Some((value(q) * 1e4).round() as f32 / 1e4))
+                .collect(),
+        ),
+    };
+    (!shown.is_empty()).then(|| Figure {
+        title: "Queries won and lost".to_owned(),
+        reading: "Every golden query, the largest loss first: below 0 it lost, above it won. The flat part is what did not change.".to_owned(),
+        plot: Plot::Scatter {
+            x_label: "queries, by change".to_owned(),
+            y_label: "change of nDCG@10".to_owned(),
+            ids: shown.iter().map(|(_, q)| q.0.to_owned()).collect(),
+            panels: vec![Panel {
+                name: String::new(),
+                points: shown
+                    .iter()
+                    .map(|(rank, q)| Some([*rank as f32 + 1.0, (q.2 - q.1) as f32]))
+                    .collect(),
+            }],
+            shades: vec![
+                shade("nDCG@10 before", &|q| q.1),
+                shade("nDCG@10 now", &|q| q.2),
+            ],
+        },
+    })
+}
+
+fn won_table(found: &Retrieval) -> Option<Table> {
+    let mut won: Vec<(&str, f64, f64)> = found
+        .per_query
+        .iter()
+        .map(|q| (q.id.as_str(), q.reference[0], q.current[0]))
+        .filter(|(_, before, after)| after > before)
+        .collect();
+    won.sort_by(|a, b| (b.2 - b.1).total_cmp(&(a.2 - a.1)).then(a.0.cmp(b.0)));
+    (!won.is_empty()).then(|| Table {
+        caption: "Queries that won most, by nDCG@10".to_owned(),
+        columns: vec![
+            Column::left("query"),
+            Column::right("reference"),
+            Column::right("current"),
+            Column::right("change"),
+        ],
+        rows: won
+            .iter()
+            .take(LISTED)
+            .map(|(id, before, after)| {
+                vec![
+                    (*id).into(),
+                    number(*before),
+                    number(*after),
+                    number(after - before),
+                ]
+            })
+            .collect(),
+    })
 }
 
 pub(super) fn retrieval_section(found: &Retrieval) -> Section {
@@ -319,6 +428,7 @@ pub(super) fn retrieval_section(found: &Retrieval) -> Section {
             Column::right("reference"),
             Column::right("current"),
             Column::right("change"),
+            Column::left("documents lost (place before → now)"),
         ],
         rows: found
             .worst_queries
@@ -330,6 +440,7 @@ pub(super) fn retrieval_section(found: &Retrieval) -> Section {
                     number(q.reference),
                     number(q.current),
                     number(q.difference),
+                    losses::lost_documents(q).into(),
                 ]
             })
             .collect(),
@@ -354,10 +465,14 @@ pub(super) fn retrieval_section(found: &Retrieval) -> Section {
             },
         }),
         Item::Table(metrics),
+        Item::Table(losses::losses_table(found)),
     ];
+    items.extend(queries_figure(found).map(Item::Figure));
+    items.extend(won_table(found).map(Item::Table));
     if !worst.rows.is_empty() {
         items.push(Item::Table(worst));
     }
+    items.extend(losses::judgement_note(found).map(Item::Note));
     let left_out = [
         (found.queries_without_relevant, "have no relevant document"),
         (
@@ -506,11 +621,61 @@ pub(super) fn distribution_section(found: &Distribution) -> Section {
         ));
     }
     items.push(Item::Table(named("Distances between the sets", rows)));
+    if let Some(found) = &found.axes {
+        items.push(Item::Table(axes_table(found)));
+    }
     Section {
         id: "distribution".to_owned(),
         title: "Distribution".to_owned(),
         lead: "Do the two sets, as samples, cover the same ground?".to_owned(),
         items,
+    }
+}
+
+/// The axes that moved farthest.
+fn axes_table(found: &AxisDrift) -> Table {
+    let kinds = [
+        ("coordinate", Some(&found.coordinates)),
+        ("direction", found.principal_directions.as_ref()),
+    ];
+    let rows = kinds.iter().flat_map(|(kind, tests)| {
+        let farthest = tests.iter().flat_map(|tests| &tests.farthest);
+        farthest.take(LISTED_AXES).map(move |shift| {
+            vec![
+                format!("{kind} {}", shift.axis).into(),
+                number(shift.ks),
+                number(shift.w1_in_sd),
+                number(shift.mean_shift_in_sd),
+                number(shift.sd_ratio),
+                number(shift.psi),
+                Value::from(if shift.moved { "yes" } else { "no" }),
+            ]
+        })
+    });
+    let moved = |tests: &AxisTests| format!("{} of {}", tests.moved, tests.axes);
+    Table {
+        caption: format!(
+            "Axes that moved farthest ({} coordinates{} moved; KS below {:.3} is noise)",
+            moved(&found.coordinates),
+            found
+                .principal_directions
+                .as_ref()
+                .map_or(String::new(), |tests| format!(
+                    " and {} principal directions",
+                    moved(tests)
+                )),
+            found.ks_noise_floor
+        ),
+        columns: vec![
+            Column::left("axis"),
+            Column::right("KS"),
+            Column::right("W1, sd"),
+            Column::right("mean, sd"),
+            Column::right("sd ratio"),
+            Column::right("PSI"),
+            Column::left("moved"),
+        ],
+        rows: rows.collect(),
     }
 }
 
@@ -539,6 +704,41 @@ pub(super) fn scope_section(audit: &Audit) -> Section {
             ],
         )),
     ];
+    if let Some(churn) = &audit.churn {
+        let mut rows = vec![
+            ("unchanged, value for value", Value::Count(churn.unchanged)),
+            ("with another vector", Value::Count(churn.re_embedded)),
+            (
+                "removed, of the reference",
+                Value::Percent(churn.removed_share),
+            ),
+            (
+                "added, of the current set",
+                Value::Percent(churn.added_share),
+            ),
+        ];
+        if let (Some(mmd), Some(against)) = (&churn.added_mmd, churn.added_against) {
+            rows.extend([
+                ("added rows are compared with", against.label().into()),
+                (
+                    "shift ε_eq between them",
+                    mmd.effect
+                        .eps_eq
+                        .map_or(Value::Missing(None), |eps| estimate(eps, mmd.effect.ci95)),
+                ),
+                ("smallest shift this shows", number(mmd.minimum_detectable)),
+                (
+                    "p-value, of two tests (Holm)",
+                    mmd.p_value_holm
+                        .map_or(Value::Missing(None), |p| Value::PValue {
+                            p,
+                            floor: mmd.smallest_p_value.unwrap_or(0.0),
+                        }),
+                ),
+            ]);
+        }
+        items.push(Item::Table(named("Turnover", rows)));
+    }
     if !audit.not_measured.is_empty() {
         items.push(Item::Table(Table {
             caption: "Not measured".to_owned(),
