@@ -4,6 +4,9 @@
 # GPU tests are required, never skipped in silence. Where no Vulkan driver is found and apt is at hand,
 # Mesa's software Vulkan is installed. Without any driver the run fails; VECDRIFT_ALLOW_NO_GPU=1 lets it
 # pass with the GPU untested. Cooperative matrices need the newer Mesa of scripts/second-vulkan.sh.
+#
+# With --oracles only `evaluate` is held against the real packages (mteb, pytrec_eval, ir_measures,
+# scikit-learn) on random sets: they are installed into target/oracles, some gigabytes from PyPI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
@@ -117,6 +120,19 @@ dependencies() {
         echo 'skipped: cargo-deny is not installed (cargo install cargo-deny --locked)'
     fi
 }
+
+oracles() {
+    python3 -m venv target/oracles
+    target/oracles/bin/pip install --quiet mteb==2.26.24 pytrec_eval-terrier==0.5.11 \
+        ir-measures==0.4.3 scikit-learn==1.9.1 pyarrow
+    cargo build --locked
+    HF_HUB_OFFLINE=1 target/oracles/bin/python tests/oracles/random_rankings.py target/debug/vecdrift 100
+}
+
+if [[ ${1:-} == --oracles ]]; then
+    step 'evaluate against the real packages' oracles
+    exit
+fi
 
 step 'GPU driver' gpu_driver
 step 'spirv-val' spirv_val

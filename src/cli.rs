@@ -16,8 +16,10 @@ mod adapter_file;
 mod align;
 mod apply;
 mod audit;
+mod compare;
 mod cosine;
 mod devices;
+mod evaluate;
 mod gate;
 mod inspect;
 mod knn;
@@ -64,6 +66,8 @@ enum Command {
     Mmd(mmd::MmdArgs),
     Align(align::AlignArgs),
     Apply(apply::ApplyArgs),
+    Evaluate(evaluate::EvaluateArgs),
+    Compare(compare::CompareArgs),
     Devices(devices::DevicesArgs),
 }
 
@@ -161,10 +165,12 @@ pub fn run() -> Result<Outcome> {
         Command::Cosine(args) => return args.run(&session),
         Command::Overlap(args) => return args.run(&session),
         Command::Mmd(args) => return args.run(&session),
+        Command::Compare(args) => return args.run(&session),
         Command::Inspect(args) => args.run(&session)?,
         Command::Knn(args) => args.run(&session)?,
         Command::Align(args) => args.run(&session)?,
         Command::Apply(args) => args.run(&session)?,
+        Command::Evaluate(args) => args.run(&session)?,
         Command::Devices(args) => args.run(&session)?,
     }
     Ok(Outcome::Done)

@@ -25,6 +25,7 @@ pub mod cli;
 pub mod embeddings;
 pub mod engine;
 pub mod error;
+pub mod evaluate;
 pub mod metrics;
 pub mod output;
 pub mod report;

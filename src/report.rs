@@ -60,7 +60,8 @@ pub use page::{
 };
 pub use prometheus::prometheus;
 pub use results::{
-    align_page, audit_page, cosine_page, measured_page, mmd_page, overlap_page, reproduction,
+    align_page, audit_page, compare_page, cosine_page, evaluate_page, measured_page, mmd_page,
+    model_card, overlap_page, reproduction, scores_csv,
 };
 pub use run::{RunReport, show_gates};
 pub use sarif::sarif;

@@ -440,7 +440,8 @@ fn dry_run_reads_no_rows_and_writes_nothing() {
 #[test]
 fn help_shows_examples_and_fits_the_terminal() {
     for command in [
-        "", "audit", "inspect", "cosine", "knn", "overlap", "mmd", "align", "apply", "devices",
+        "", "audit", "inspect", "cosine", "knn", "overlap", "mmd", "align", "apply", "evaluate",
+        "compare", "devices",
     ] {
         let args: Vec<&str> = [command, "--help"]
             .into_iter()

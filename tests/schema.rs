@@ -4,6 +4,8 @@ use std::path::Path;
 
 use schemars::schema_for;
 use vecdrift::audit::{Audit, AuditConfig};
+use vecdrift::evaluate::Evaluation;
+use vecdrift::evaluate::compare::Comparison;
 use vecdrift::metrics::adapter::Alignment;
 use vecdrift::metrics::cosine::CosineDistribution;
 use vecdrift::metrics::mmd::Mmd;
@@ -31,7 +33,9 @@ fn check(name: &str, schema: &schemars::Schema) {
 fn schemas_are_those_of_the_types() {
     check("align.json", &schema_for!(Alignment));
     check("audit.json", &schema_for!(Output<AuditConfig, Audit>));
+    check("compare.json", &schema_for!(Comparison));
     check("cosine.json", &schema_for!(CosineDistribution));
+    check("evaluate.json", &schema_for!(Evaluation));
     check("mmd.json", &schema_for!(Mmd));
     check("overlap.json", &schema_for!(Overlap));
 }

@@ -24,7 +24,9 @@ pub use known_items::{KnownItems, MIN_DOCUMENTS, known_items};
 use losses::RelevantRanks;
 pub use losses::{FallOut, Flips, LostDocument};
 pub use qrels::{Qrel, parse_qrels};
-pub use scores::{METRICS, query_scores};
+pub use scores::{
+    METRICS, discounted_gain, found_relevant, precision_sum, query_scores, reciprocal_rank,
+};
 
 /// Documents retrieved per query.
 const DEPTH: usize = 100;

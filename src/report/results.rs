@@ -18,7 +18,9 @@ use crate::output::{InputSummary, Output};
 use crate::stats::distribution;
 
 mod align;
+mod compare;
 mod cutoffs;
+mod evaluate;
 mod floor;
 mod known_items;
 mod losses;
@@ -29,6 +31,8 @@ mod sections;
 mod slices;
 
 pub use align::align_page;
+pub use compare::compare_page;
+pub use evaluate::{evaluate_page, model_card, scores_csv};
 pub use reproduce::reproduction;
 
 use sections::*;

@@ -37,23 +37,26 @@ pub fn query_scores(ranked: &[&str], judged: &HashMap<&str, f64>) -> [f64; METRI
         discounted_gain(&relevance, 10) / discounted_gain(&ideal, 10),
         precision_sum(&relevance, 10) / relevant,
         reciprocal_rank(&relevance, 10),
-        found(&relevance, 10) / relevant,
-        found(&relevance, 100) / relevant,
-        found(&relevance, 1).min(1.0),
-        found(&relevance, 10).min(1.0),
+        found_relevant(&relevance, 10) / relevant,
+        found_relevant(&relevance, 100) / relevant,
+        found_relevant(&relevance, 1).min(1.0),
+        found_relevant(&relevance, 10).min(1.0),
     ]
 }
 
-fn discounted_gain(relevance: &[f64], k: usize) -> f64 {
+/// Σ_{i ≤ k} relᵢ/log₂(i + 1) of relevances in rank order.
+pub fn discounted_gain(relevance: &[f64], k: usize) -> f64 {
     let gains = relevance.iter().take(k).enumerate();
     gains.map(|(i, r)| r / ((i + 2) as f64).log2()).sum()
 }
 
-fn found(relevance: &[f64], k: usize) -> f64 {
+/// How many of the first k are relevant.
+pub fn found_relevant(relevance: &[f64], k: usize) -> f64 {
     relevance.iter().take(k).filter(|&&r| r > 0.0).count() as f64
 }
 
-fn precision_sum(relevance: &[f64], k: usize) -> f64 {
+/// Σ over the relevant ranks r ≤ k of the precision at r.
+pub fn precision_sum(relevance: &[f64], k: usize) -> f64 {
     let relevant_ranks = (1..=k.min(relevance.len())).filter(|&rank| relevance[rank - 1] > 0.0);
     (1u32..)
         .zip(relevant_ranks)
@@ -61,7 +64,8 @@ fn precision_sum(relevance: &[f64], k: usize) -> f64 {
         .sum()
 }
 
-fn reciprocal_rank(relevance: &[f64], k: usize) -> f64 {
+/// 1 over the first relevant rank up to k, else 0.
+pub fn reciprocal_rank(relevance: &[f64], k: usize) -> f64 {
     let first = relevance.iter().take(k).position(|&r| r > 0.0);
     first.map_or(0.0, |i| 1.0 / (i + 1) as f64)
 }
@@ -120,7 +124,7 @@ mod tests {
         }
         for k in [1usize, 3] {
             let expected = golden["recall_at"][k.to_string()].as_f64().unwrap();
-            assert_close(super::found(&gains, k) / 3.0, expected, "recall");
+            assert_close(super::found_relevant(&gains, k) / 3.0, expected, "recall");
         }
     }
 
