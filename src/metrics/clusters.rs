@@ -68,7 +68,7 @@ pub fn clusters(
         }));
     }
     drawn.sort_unstable();
-    drawn.truncate(FITTED_ROWS * clusters);
+    drawn.truncate(FITTED_ROWS.saturating_mul(clusters));
     let mut values: Vec<f32> = Vec::with_capacity(drawn.len() * dim);
     for &(_, _, set, row) in &drawn {
         values.extend_from_slice(&sets[set].rows.row(row as usize));

@@ -277,7 +277,7 @@ fn settled_candidate(
         last = (median >= MIN_FOREIGN_ENERGY
             && share <= MAX_BOUNDARY_SHARE
             && members.len() >= LEAST_MINORITY)
-            .then(|| Candidate {
+            .then_some(Candidate {
                 weight: members.len() as f64 * (1.0 - share),
                 members,
             });

@@ -133,6 +133,10 @@ impl Slicing {
         cuts.dedup();
         // A range holds its lower cut; nothing is below the smallest value.
         cuts.retain(|&cut| cut > pooled[0]);
+        if cuts.is_empty() {
+            // Most rows have the smallest value: the others are a range.
+            cuts.extend(pooled.iter().copied().find(|&value| value > pooled[0]));
+        }
         let key = |v: &Option<f64>| v.map(|v| cuts.partition_point(|&cut| cut <= v));
         let keys =
             |values: &[Option<f64>]| -> Vec<Option<usize>> { values.iter().map(key).collect() };
@@ -282,6 +286,21 @@ mod tests {
             current: y,
             queries: None,
         }
+    }
+
+    #[test]
+    fn a_column_that_is_mostly_zero_has_two_ranges() {
+        let numbers: Vec<String> = (0..200)
+            .map(|i| {
+                if i % 10 == 0 {
+                    i.to_string()
+                } else {
+                    "0".to_owned()
+                }
+            })
+            .collect();
+        let slicing = Slicing::of_column(column(true, &numbers, &numbers), 1);
+        assert_eq!(slicing.names, ["below 10", "10 and above"]);
     }
 
     #[test]
