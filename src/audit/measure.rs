@@ -67,7 +67,17 @@ pub(super) fn data_faults(
 ) -> Result<DataFaults> {
     let mixed =
         |set: &Embeddings| mixed_spaces::mixed_spaces(engine, set.rows(), &set.ids, config.seed);
-    let mixed = [mixed(reference)?, mixed(current)?];
+    // Mostly eigenvectors, which take a thread of the pool each.
+    let [of_reference, of_current] = std::thread::scope(|scope| {
+        let of_reference = scope.spawn(|| mixed(reference));
+        let of_current = mixed(current);
+        let joined = of_reference.join();
+        [
+            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            of_current,
+        ]
+    });
+    let (of_reference, of_current) = (of_reference?, of_current?);
     let side = |set: &Embeddings, input: &InputSummary, mixed_spaces| SideFaults {
         rows: input.rows,
         faulty_rows: input.faults.rows(),
@@ -77,7 +87,6 @@ pub(super) fn data_faults(
         constant_dimensions: moments::constant_dimensions(set.rows()),
         norms: moments::norm_distribution(set.rows(), &set.ids),
     };
-    let [of_reference, of_current] = mixed;
     let (reference, current) = rayon::join(
         || side(reference, &inputs[0], of_reference),
         || side(current, &inputs[1], of_current),

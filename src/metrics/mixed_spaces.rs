@@ -14,7 +14,7 @@ use crate::embeddings::{F32Rows, Ids, Rows};
 use crate::engine::{Engine, Metric, score};
 use crate::error::Result;
 use crate::metrics::kmeans::kmeans;
-use crate::stats::linalg::Matrix;
+use crate::stats::linalg::{Matrix, SymmetricEigen};
 
 /// Dimension and rows below which nothing can be said: the null needs room, moments need rows.
 const LEAST_DIM: usize = 32;
@@ -220,17 +220,21 @@ fn candidates(engine: &Engine, unit: F32Rows<'_>) -> Result<Vec<Vec<usize>>> {
     let distances = whole.distances(engine, unit)?;
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| distances[a].total_cmp(&distances[b]).then(a.cmp(&b)));
-    let trials: Vec<Result<Option<Candidate>>> = TRIMMED
-        .into_iter()
-        .map(|trimmed| {
-            let mut kept = vec![true; n];
-            let left_out = (n as f64 * trimmed) as usize;
-            order[n - left_out..]
-                .iter()
-                .for_each(|&row| kept[row] = false);
-            settled_candidate(engine, unit, kept)
-        })
-        .collect();
+    let trial = |trimmed: f64| {
+        let mut kept = vec![true; n];
+        let left_out = (n as f64 * trimmed) as usize;
+        order[n - left_out..]
+            .iter()
+            .for_each(|&row| kept[row] = false);
+        settled_candidate(engine, unit, kept)
+    };
+    // Threads of their own: on the engine's pool they would wait for passes that wait for the pool.
+    let trials: Vec<Result<Option<Candidate>>> = std::thread::scope(|scope| {
+        let trials = TRIMMED.map(|trimmed| scope.spawn(move || trial(trimmed)));
+        let join = trials.map(std::thread::ScopedJoinHandle::join);
+        join.map(|found| found.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .into()
+    });
     let mut found = Vec::new();
     for trial in trials {
         found.extend(trial?);
@@ -326,7 +330,7 @@ impl Majority {
         let n = members.len() as f64;
         let mut scatter = Matrix::new(unit.dim(), unit.dim(), gram.products);
         scatter.add_outer(-1.0 / n, &gram.x_sums, &gram.x_sums);
-        let eigen = scatter.scaled(1.0 / n).symmetric_eigen()?;
+        let eigen = eigen(&scatter.scaled(1.0 / n))?;
         let d = unit.dim();
         let largest_first = eigen.vectors.transpose();
         let reversed = (0..d).rev().flat_map(|i| largest_first.row(i)).copied();
@@ -503,6 +507,11 @@ fn unit_rows(rows: F32Rows<'_>) -> Vec<f32> {
     score::prepare(Metric::Cosine, rows, &score::norms(rows), 0)
 }
 
+/// Eigenvectors, computed on the pool of threads whoever waits for them: `--threads` bounds it.
+fn eigen(matrix: &Matrix) -> Result<SymmetricEigen> {
+    rayon::scope(|_| matrix.symmetric_eigen())
+}
+
 /// Σ xxᵀ of some rows.
 fn group_sums(engine: &Engine, rows: F32Rows<'_>, members: &[usize]) -> Result<Vec<f64>> {
     let values = Rows::from(rows).gather(members.iter().copied());
@@ -523,7 +532,7 @@ struct Directions {
 /// The logarithm of a second moment: small variances count as much as large ones, so that topics, which
 /// fill the large ones, do not hide what a model's rows have in common.
 fn log_directions(moment: &Matrix) -> Result<Directions> {
-    let eigen = moment.symmetric_eigen()?;
+    let eigen = eigen(moment)?;
     let dim = eigen.values.len() as f64;
     let mut weights: Vec<f64> = eigen
         .values
@@ -621,7 +630,7 @@ impl Density {
     /// Shrunk towards the sphere by d/(d + n), so that few rows do not claim to know every direction.
     fn of(sums: &[f64], rows: usize, dim: usize) -> Result<Self> {
         let shrinkage = dim as f64 / (dim + rows) as f64;
-        let eigen = moment(sums, rows, dim).symmetric_eigen()?;
+        let eigen = eigen(&moment(sums, rows, dim))?;
         let variances: Vec<f64> = eigen
             .values
             .iter()
