@@ -17,6 +17,8 @@ pub mod ood;
 pub mod overlap;
 pub mod pairs;
 pub mod retrieval;
+pub mod series;
+pub mod sketch;
 pub mod slices;
 pub mod spectrum;
 pub mod thresholds;

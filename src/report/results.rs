@@ -28,12 +28,14 @@ mod map;
 mod queries;
 mod reproduce;
 mod sections;
+mod series;
 mod slices;
 
 pub use align::align_page;
 pub use compare::compare_page;
 pub use evaluate::{evaluate_page, model_card, scores_csv};
 pub use reproduce::reproduction;
+pub use series::series_page;
 
 use sections::*;
 
