@@ -405,3 +405,59 @@ fn wrong_inputs_are_named() {
         "format 9, expected 1",
     );
 }
+
+/// A sketch for a reference: the same action as with the vectors, the shift within what features cost, and no
+/// document counted as missing that the sketch merely did not keep.
+#[test]
+fn an_audit_takes_a_sketch_for_its_reference() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let old = snapshot(folder.path(), "old.parquet", 0..3_000, 0.0);
+    let same = snapshot(folder.path(), "same.parquet", 1_500..4_500, 0.0);
+    let moved = snapshot(folder.path(), "moved.parquet", 1_500..4_500, 0.2);
+    let audit = |reference: &str, current: &str, more: &[&str]| -> serde_json::Value {
+        let arguments = [&["audit", reference, current, "--format", "json"], more].concat();
+        let output = run(&arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let kept = audit(&same, &old, &["--sketch", &path("old.sketch")]);
+    assert!(kept["results"]["sketched"].is_null());
+    let sketched = run(&[
+        "sketch",
+        &old,
+        "--landmarks",
+        "600",
+        "--out",
+        &path("small.sketch"),
+    ]);
+    assert!(sketched.status.success(), "{}", stderr(&sketched));
+    for current in [&same, &moved] {
+        let vectors = audit(&old, current, &[]);
+        let whole = audit(&path("old.sketch"), current, &[]);
+        let small = audit(&path("small.sketch"), current, &[]);
+        let action = |json: &serde_json::Value| json["results"]["verdict"]["action"].clone();
+        assert_eq!(action(&vectors), action(&whole));
+        let exact = vectors["results"]["distribution"]["mmd"]["effect"]["eps_eq"]
+            .as_f64()
+            .unwrap();
+        for json in [&whole, &small] {
+            let effect = &json["results"]["sketched"]["mmd"]["effect"];
+            let [low, high] = [0, 1].map(|i| effect["ci95"][i].as_f64().unwrap());
+            assert!(low <= exact && exact <= high, "{exact} outside {effect}");
+        }
+        // 3,000 rows are all landmarks: the same items are paired.
+        assert_eq!(vectors["results"]["pairing"], whole["results"]["pairing"]);
+        // Of 600: about half of either side is shared, as with the vectors.
+        let shared = small["results"]["pairing"]["shared"].as_f64().unwrap();
+        assert!((200.0..400.0).contains(&shared), "{shared}");
+        assert_eq!(small["results"]["sketched"]["reference_landmarks"], 600);
+    }
+    let refused = run(&["audit", &path("old.sketch"), &same, "--slice-by", "section"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("the reference is a sketch"),
+        "{}",
+        stderr(&refused)
+    );
+}

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{Churn, NoiseFloor, Pairing, PairingKind, churn, queries, slices};
+use super::{Churn, NoiseFloor, Pairing, PairingKind, Sketched, churn, queries, slices};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::ood::Ood;
 use crate::metrics::overlap::Overlap;
@@ -241,6 +241,7 @@ pub(super) struct Findings<'a> {
     pub(super) slices: Option<&'a Slices>,
     pub(super) noise_floor: Option<&'a NoiseFloor>,
     pub(super) churn: Option<&'a Churn>,
+    pub(super) sketched: Option<&'a Sketched>,
 }
 
 impl Findings<'_> {
@@ -366,9 +367,8 @@ fn decide(findings: &Findings<'_>, axes: &[Axis], policy: &Policy) -> (Action, S
             ),
         };
     }
-    let large = findings
-        .distribution
-        .and_then(|d| d.mmd.as_ref()?.effect.ci95)
+    let large = axes::Shift::of(findings)
+        .and_then(|shift| shift.ci95)
         .is_some_and(|[low, _]| low > policy.review_eps_eq.max(findings.eps_floor()));
     match distribution {
         Ok => decision(

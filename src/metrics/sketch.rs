@@ -270,7 +270,7 @@ pub struct SketchState {
 pub struct Sketch {
     /// All but the landmarks.
     pub state: SketchState,
-    /// Ids of the landmarks: the rows whose ids hash lowest, in that order.
+    /// Ids of the landmarks: the rows whose ids hash lowest, in the snapshot's order.
     pub ids: Ids,
     /// Their vectors, L × d.
     pub landmarks: Vec<f32>,
@@ -324,7 +324,8 @@ impl Sketch {
             cluster_rows[list[0].1 as usize] += 1;
         }
         let (mean, variance) = moments(rows);
-        let drawn = lowest_hashes(&set.ids, frame.landmarks, frame.seed);
+        let mut drawn = lowest_hashes(&set.ids, frame.landmarks, frame.seed);
+        drawn.sort_unstable();
         Ok(Self {
             state: SketchState {
                 frame: frame.clone(),
@@ -380,11 +381,13 @@ impl Sketch {
         Rows::new(&self.landmarks, self.state.frame.dim)
     }
 
-    /// Below this hash every id of the snapshot is a landmark; `None`: all of them are, whatever their hash.
+    /// Up to this hash every id of the snapshot is a landmark; `None`: all of them are, whatever their hash.
     pub fn hash_limit(&self) -> Option<u64> {
-        let last = self.ids.len() - 1;
+        let seed = self.state.frame.seed;
+        let hashes = (0..self.ids.len()).map(|row| self.ids.hash(row, seed));
         (self.state.rows > self.ids.len() as u64)
-            .then(|| self.ids.hash(last, self.state.frame.seed))
+            .then(|| hashes.max())
+            .flatten()
     }
 
     /// Id of the landmark whose direction is nearest to `direction`.

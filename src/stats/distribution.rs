@@ -364,6 +364,7 @@ pub fn regroup(counts: &[u64], starts: &[usize]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::rng::Philox;
     use serde_json::Value;
 
     fn golden() -> Value {

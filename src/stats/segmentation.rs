@@ -52,8 +52,8 @@ pub fn segmentations(kernel: &[f64], t: usize, most: usize) -> Vec<Segmentation>
     for d in 1..most.min(t) {
         let (mut costs, mut starts) = (vec![f64::INFINITY; t + 1], vec![0; t + 1]);
         for b in d + 1..=t {
-            for a in d..b {
-                let total = best[d - 1][a] + cost(a, b);
+            for (a, before) in best[d - 1].iter().enumerate().take(b).skip(d) {
+                let total = before + cost(a, b);
                 if total < costs[b] {
                     (costs[b], starts[b]) = (total, a);
                 }

@@ -99,6 +99,12 @@ impl List {
         }
     }
 
+    /// Another value under a name that is there.
+    fn replace(&mut self, name: &str, estimate: Option<f64>, ci95: Option<[f64; 2]>) {
+        self.measures.retain(|measure| measure.name != name);
+        self.add(name, estimate, ci95);
+    }
+
     fn add(&mut self, name: impl Into<String>, estimate: Option<f64>, ci95: Option<[f64; 2]>) {
         let estimate = estimate.filter(|v| v.is_finite());
         self.measures.push(Measure {
@@ -209,6 +215,12 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     list.missing = reason("MMD", &reason("distribution", "it is undefined here"));
     let distribution = audit.distribution.as_ref();
     add_mmd(&mut list, distribution.and_then(|d| d.mmd.as_ref()));
+    if let Some(mmd) = audit.sketched.as_ref().and_then(|s| s.mmd.as_ref()) {
+        // Of all rows, where the other is of a sketch's landmarks.
+        list.replace("eps_eq", mmd.effect.eps_eq, mmd.effect.ci95);
+        list.replace("mmd.p_value", Some(mmd.p_value), None);
+        list.replace("mmd2", Some(mmd.mmd2_unbiased), None);
+    }
     list.add(
         "vendi_ratio",
         distribution.and_then(|d| d.vendi_ratio),
