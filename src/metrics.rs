@@ -7,6 +7,7 @@ pub mod comparability;
 pub mod cosine;
 pub mod dimensions;
 pub mod duplicates;
+mod fourier;
 pub mod frechet;
 pub mod kmeans;
 pub mod map;

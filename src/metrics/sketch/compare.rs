@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::features::{KERNELS, value};
 use super::*;
 use crate::metrics::comparability::{Comparability, SharedRows, SpaceRelation, comparability};
+use crate::metrics::fourier::dot;
 use crate::stats::counts::wilson_ci95;
 use crate::stats::interval::{jackknife_variance, sqrt_scale_interval};
 use crate::stats::permutation::{max_standardised, mean_and_sd};
@@ -93,10 +94,6 @@ impl MeanEmbedding {
         }
         total
     }
-}
-
-fn dot(x: &[f64], y: &[f64]) -> f64 {
-    x.iter().zip(y).map(|(a, b)| a * b).sum()
 }
 
 /// Products of two mean embeddings, whole and block by block: all that estimates and their jackknife need.

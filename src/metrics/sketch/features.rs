@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::embeddings::Rows;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::stats::rng::Philox;
+use crate::metrics::fourier::orthogonal_frequencies;
 
 /// Kernels, with bandwidths 2σ, σ and σ/2: each has the doubled angles of the one before.
 pub(super) const KERNELS: usize = 3;
@@ -19,50 +19,12 @@ const CHUNK: usize = 8_192;
 /// Frequencies that one task takes: two vectors of 8.
 const STRIP: usize = 16;
 
-/// Philox stream of the frequencies.
-const STREAM: u64 = u64::from_le_bytes(*b"fourier\0");
-
-/// Directions w of the features cos 2πw·(x − c) and sin 2πw·(x − c) at bandwidth 2σ.
-///
-/// Without more, w is normal with standard deviation 1/(2π·2σ) in every coordinate, so that the mean
-/// product of features is k(x, y) = exp(−‖x − y‖²/(2(2σ)²)) (Bochner). Here directions are made
-/// orthogonal in lots of d, which keeps that mean and lowers the variance.
-///
-/// # Source
-/// Rahimi & Recht 2007; Yu et al. 2016 (orthogonal random features).
+/// Directions w of the features cos 2πw·(x − c) and sin 2πw·(x − c) at bandwidth 2σ, p × d.
 pub(super) fn frequencies(dim: usize, count: usize, bandwidth: f64, seed: u64) -> Vec<f32> {
-    let mut random = Philox::new(seed, STREAM);
-    let scale = 1.0 / (std::f64::consts::TAU * 2.0 * bandwidth);
-    let mut all = Vec::with_capacity(count * dim);
-    let mut lot: Vec<Vec<f64>> = Vec::new();
-    for _ in 0..count {
-        if lot.len() == dim {
-            lot.clear();
-        }
-        let mut direction: Vec<f64> = (0..dim).map(|_| random.normal()).collect();
-        let length = norm(&direction);
-        // Twice is enough: what the first time leaves of the others is rounding.
-        for _ in 0..2 {
-            for other in &lot {
-                let along: f64 = direction.iter().zip(other).map(|(a, b)| a * b).sum();
-                for (a, b) in direction.iter_mut().zip(other) {
-                    *a -= along * b;
-                }
-            }
-        }
-        let left = norm(&direction);
-        direction.iter_mut().for_each(|v| *v /= left);
-        all.extend(direction.iter().map(|v| (v * length * scale) as f32));
-        lot.push(direction);
-    }
-    all
+    orthogonal_frequencies(dim, count, std::f64::consts::TAU * 2.0 * bandwidth, seed)
 }
 
-fn norm(vector: &[f64]) -> f64 {
-    vector.iter().map(|v| v * v).sum::<f64>().sqrt()
-}
-
-/// What [`block_sums`] adds up.
+/// What [`Features::block_sums`] adds up.
 pub(super) struct Features<'a> {
     /// p × d, as of [`frequencies`]. p is a multiple of 16.
     pub(super) frequencies: &'a [f32],
@@ -181,29 +143,5 @@ mod tests {
                 .max((f64::from(sin) - s).abs());
         }
         assert!(worst < 1e-6, "{worst}");
-    }
-
-    #[test]
-    fn directions_of_a_lot_are_orthogonal_and_of_normal_length() {
-        let (dim, count) = (24, 48);
-        let all = frequencies(dim, count, 1.0, 5);
-        let row = |i: usize| &all[i * dim..(i + 1) * dim];
-        let dot = |i: usize, j: usize| -> f64 {
-            let products = row(i).iter().zip(row(j));
-            products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-        };
-        let scale = (2.0 * std::f64::consts::TAU).powi(2);
-        let mut lengths = 0.0;
-        for i in 0..count {
-            lengths += dot(i, i) * scale;
-            for j in 0..i {
-                let same_lot = i / dim == j / dim;
-                let cosine = dot(i, j) / (dot(i, i) * dot(j, j)).sqrt();
-                assert!(!same_lot || cosine.abs() < 1e-6, "{i} {j} {cosine}");
-            }
-        }
-        // Mean of 48 χ² values with 24 degrees of freedom: 24 ± 1.
-        let mean = lengths / count as f64;
-        assert!((20.0..28.0).contains(&mean), "{mean}");
     }
 }
