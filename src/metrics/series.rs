@@ -90,7 +90,7 @@ pub struct Snapshot {
     pub baseline: Option<Step>,
     /// Against the snapshot before; `null` for the baseline.
     pub previous: Option<Step>,
-    /// √Σ `eps_eq`² of all steps so far: the way gone, where `baseline` is how far away it led. `null` after a
+    /// Σ `eps_eq` of all steps so far: the way gone, where `baseline` is how far away it led. `null` after a
     /// step that has no effect.
     pub path: Option<f64>,
 }
@@ -237,7 +237,7 @@ pub fn series(engine: &Engine, sketches: &[Sketch], config: &SeriesConfig) -> Re
             _ => (Some(step(0, i)?), Some(step(i - 1, i)?)),
         };
         let path = match (&previous, snapshots.last()) {
-            (Some(step), Some(before)) => before.path.zip(step.eps_eq()).map(|(a, b)| a.hypot(b)),
+            (Some(step), Some(before)) => before.path.zip(step.eps_eq()).map(|(a, b)| a + b),
             _ => Some(0.0),
         };
         let state = &sketch.state;

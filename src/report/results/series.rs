@@ -141,35 +141,43 @@ fn of_step(step: Option<&Step>) -> Value {
 
 fn table(found: &Series, names: &[String]) -> Table {
     let kept = |s: &Snapshot| s.previous.as_ref().and_then(|step| step.kinship.kept);
+    // Row numbers tell nothing of what was kept.
+    let with_kept = found.snapshots.iter().any(|s| kept(s).is_some());
     let p = |s: &Snapshot| {
         let mmd = s.previous.as_ref()?.mmd.as_ref()?;
         Some(p_value(mmd.p_value, mmd.draws))
     };
+    let mut columns = vec![
+        Column::left("snapshot"),
+        Column::right("rows"),
+        Column::right("ids kept"),
+        Column::right("from first"),
+        Column::right("last step"),
+        Column::right("p of it"),
+    ];
+    let mut rows: Vec<Vec<Value>> = found
+        .snapshots
+        .iter()
+        .zip(names)
+        .map(|(s, name)| {
+            vec![
+                name.clone().into(),
+                Value::Count(s.rows),
+                kept(s).map_or("".into(), Value::Percent),
+                of_step(s.baseline.as_ref()),
+                of_step(s.previous.as_ref()),
+                p(s).unwrap_or_else(|| "".into()),
+            ]
+        })
+        .collect();
+    if !with_kept {
+        columns.remove(2);
+        rows.iter_mut().for_each(|row| drop(row.remove(2)));
+    }
     Table {
         caption: "Snapshots".to_owned(),
-        columns: vec![
-            Column::left("snapshot"),
-            Column::right("rows"),
-            Column::right("ids kept"),
-            Column::right("from first"),
-            Column::right("last step"),
-            Column::right("p of it"),
-        ],
-        rows: found
-            .snapshots
-            .iter()
-            .zip(names)
-            .map(|(s, name)| {
-                vec![
-                    name.clone().into(),
-                    Value::Count(s.rows),
-                    kept(s).map_or(Value::from(""), Value::Percent),
-                    of_step(s.baseline.as_ref()),
-                    of_step(s.previous.as_ref()),
-                    p(s).unwrap_or_else(|| "".into()),
-                ]
-            })
-            .collect(),
+        columns,
+        rows,
     }
 }
 
