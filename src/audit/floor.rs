@@ -90,6 +90,7 @@ pub(super) fn noise_floor(
         shared.reference(),
         shared.current(),
         &shared.ids,
+        None,
         &OverlapConfig {
             ks: config.ks.clone(),
             headline_k: config.headline_k(),

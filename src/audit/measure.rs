@@ -168,6 +168,7 @@ pub(super) fn coordinates(
 pub(super) fn neighbourhoods(
     engine: &Engine,
     shared: Option<&Shared<'_>>,
+    labels: Option<&[String]>,
     config: &AuditConfig,
     not_measured: &mut Vec<NotMeasured>,
 ) -> Result<Option<Overlap>> {
@@ -191,6 +192,7 @@ pub(super) fn neighbourhoods(
         shared.reference(),
         shared.current(),
         &shared.ids,
+        labels,
         &overlap_config,
     )
     .map(Some)

@@ -25,7 +25,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 48] = [
+pub const AUDIT_MEASURES: [&str; 49] = [
     "faulty_share.reference",
     "faulty_share.current",
     "mixed_rows.reference",
@@ -41,6 +41,7 @@ pub const AUDIT_MEASURES: [&str; 48] = [
     "rbo",
     "kappa",
     "same_nearest",
+    "mutual_overlap",
     "ndcg@10",
     "ndcg@10.loss",
     "map@10",
@@ -80,7 +81,14 @@ pub const AUDIT_MEASURES: [&str; 48] = [
 pub const MMD_MEASURES: [&str; 4] = ["eps_eq", "mmd2", "mmd.p_value", "dispersion.p_value"];
 
 /// What gates of `overlap` can name.
-pub const OVERLAP_MEASURES: [&str; 5] = ["overlap@K", "jaccard@K", "rbo", "kappa", "same_nearest"];
+pub const OVERLAP_MEASURES: [&str; 6] = [
+    "overlap@K",
+    "jaccard@K",
+    "rbo",
+    "kappa",
+    "same_nearest",
+    "mutual_overlap",
+];
 
 /// What gates of `cosine` can name.
 pub const COSINE_MEASURES: [&str; 7] = ["mean", "std", "min", "max", "median", "p95", "p99"];
@@ -352,6 +360,12 @@ fn add_overlap(list: &mut List, found: Option<&Overlap>) {
     list.add("rbo", found.map(|o| o.rbo.mean), None);
     list.add("kappa", found.and_then(|o| o.kappa), None);
     list.add("same_nearest", found.map(|o| o.top1_agreement), None);
+    let mutual = found.and_then(|o| o.mutual.overlap);
+    list.add(
+        "mutual_overlap",
+        mutual.map(|m| m.mean),
+        mutual.and_then(|m| m.ci95),
+    );
 }
 
 fn add_retrieval(list: &mut List, found: Option<&Retrieval>) {
