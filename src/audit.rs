@@ -599,6 +599,7 @@ fn pair(
         ks: vec![10],
         headline_k: 10,
         queries: Some(POSITIONAL_ITEMS),
+        ranked_items: 0,
         seed: config.seed,
         ..OverlapConfig::default()
     };

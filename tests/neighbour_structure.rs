@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use vecdrift::embeddings::{Ids, Rows};
-use vecdrift::engine::{DeviceChoice, Engine, EngineConfig, Metric};
+use vecdrift::engine::{DeviceChoice, Engine, EngineConfig, Metric, score};
 use vecdrift::metrics::overlap::{IntervalTarget, Overlap, OverlapConfig, overlap};
 use vecdrift::stats::rng::Philox;
 
@@ -320,4 +320,262 @@ fn overlap_and_audit_keep_groups_apart() {
     let (code, _, error) = vecdrift(&["overlap", &old, &new, "--group", "document_id"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("no column \"document_id\""), "{error}");
+}
+
+/// Trustworthiness and continuity by their definition: every rank counted in f64.
+struct BruteForce<'a> {
+    sides: [Rows<'a>; 2],
+    labels: Option<&'a [String]>,
+    metric: Metric,
+    k: usize,
+}
+
+impl BruteForce<'_> {
+    /// The rows that may be in a list, nearest first.
+    fn ranked(&self, side: usize, item: usize) -> Vec<usize> {
+        let rows = self.sides[side];
+        let x = rows.row(item);
+        let apart = |other: usize| match self.labels {
+            Some(labels) => labels[other] == labels[item],
+            None => other == item,
+        };
+        let (x_norm, mut others) = (score::norm(&x), Vec::new());
+        for other in (0..rows.len()).filter(|&other| !apart(other)) {
+            let y = rows.row(other);
+            let similarity = score::similarity(self.metric, &x, x_norm, &y, score::norm(&y));
+            others.push((similarity, other));
+        }
+        others.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        others.into_iter().map(|other| other.1).collect()
+    }
+
+    /// 1 − the penalty of an item for its k nearest rows on side `of`, ranked on the other side.
+    fn value(&self, of: usize, item: usize) -> f64 {
+        let k = self.k;
+        let (near, ranked) = (self.ranked(of, item), self.ranked(1 - of, item));
+        let beyond: usize = near[..k]
+            .iter()
+            .map(|row| ranked.iter().position(|r| r == row).unwrap() + 1)
+            .map(|rank| rank.saturating_sub(k))
+            .sum();
+        let n = ranked.len() + 1;
+        1.0 - 2.0 * beyond as f64 / (k * (2 * n - 3 * k - 1)) as f64
+    }
+
+    fn check(&self, found: &Overlap, ids: &Ids, config: &OverlapConfig) {
+        let far = found.faithfulness.as_ref().unwrap();
+        let mut items: Vec<usize> = (0..ids.len()).collect();
+        items.sort_by_key(|&row| (ids.hash(row, config.seed), ids.get(row)));
+        items.truncate(config.ranked_items);
+        assert_eq!(far.items, items.len());
+        assert_eq!(far.exact, items.len() == ids.len());
+        for (of, estimate) in [(1, far.trustworthiness), (0, far.continuity)] {
+            let sum: f64 = items.iter().map(|&item| self.value(of, item)).sum();
+            let expected = sum / items.len() as f64;
+            // Sums of at most some hundred terms in [0, 1], in another order.
+            assert!(
+                (estimate.mean - expected).abs() < 1e-12,
+                "{} {expected}",
+                estimate.mean
+            );
+            let [low, high] = estimate.ci95.unwrap();
+            assert!(low <= estimate.mean && estimate.mean <= high);
+        }
+    }
+}
+
+#[test]
+fn golden_trustworthiness() {
+    let read = |name: &str| -> Value {
+        let path = format!("{}/fixtures/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let golden = read("trustworthiness");
+    let values = |key: &str| -> Vec<f32> {
+        let rows: Vec<Vec<f32>> = serde_json::from_value(golden[key].clone()).unwrap();
+        rows.concat()
+    };
+    let (x, y) = (values("X"), values("Y"));
+    let ids: Ids = (0..120).map(|i| i.to_string()).collect();
+    for engine in engines() {
+        for (k, expected) in golden["trustworthiness"].as_object().unwrap() {
+            let config = OverlapConfig {
+                headline_k: k.parse().unwrap(),
+                ..OverlapConfig::default()
+            };
+            let (x, y) = (Rows::new(&x, 6), Rows::new(&y, 3));
+            let found = overlap(&engine, x, y, &ids, None, &config).unwrap();
+            let far = found.faithfulness.unwrap();
+            assert!(far.exact);
+            let close =
+                |found: f64, expected: &Value| (found - expected.as_f64().unwrap()).abs() < 1e-12;
+            assert!(close(far.trustworthiness.mean, expected), "{k}");
+            assert!(close(far.continuity.mean, &golden["continuity"][k]), "{k}");
+        }
+    }
+    // By distance rather than angle: far along one more axis, directions rank as distances do.
+    let golden = read("knn_structure");
+    let lifted = |key: &str| -> Vec<f32> {
+        let rows: Vec<Vec<f32>> = serde_json::from_value(golden[key].clone()).unwrap();
+        rows.iter()
+            .flat_map(|row| row.iter().copied().chain([256.0]))
+            .collect()
+    };
+    let (x, y) = (lifted("X"), lifted("Y"));
+    let ids: Ids = (0..10).map(|i| i.to_string()).collect();
+    let run = |headline_k| {
+        let config = OverlapConfig {
+            headline_k,
+            ..OverlapConfig::default()
+        };
+        let (x, y) = (Rows::new(&x, 5), Rows::new(&y, 3));
+        overlap(&cpu(), x, y, &ids, None, &config)
+            .unwrap()
+            .faithfulness
+    };
+    let far = run(3).unwrap();
+    assert!((far.trustworthiness.mean - golden["trustworthiness"].as_f64().unwrap()).abs() < 1e-12);
+    assert!((far.continuity.mean - golden["continuity"].as_f64().unwrap()).abs() < 1e-12);
+    // Nine others: lists of four leave room for strangers to be far, lists of five do not.
+    assert!(run(4).is_some());
+    assert_eq!(run(5), None);
+}
+
+/// Ranks by brute force: with groups, in samples, by dot products of rows of all lengths, and where all rows
+/// are so close that no f32 product tells them apart.
+#[test]
+fn ranks_are_those_of_brute_force() {
+    let chunks = Chunks::new(&[4; 60], 24, 8);
+    let mut random = Philox::new(9, 0);
+    let mut stretched = chunks.before.clone();
+    for row in stretched.chunks_mut(24) {
+        let length = 10f64.powf(6.0 * random.uniform() - 3.0) as f32;
+        row.iter_mut().for_each(|v| *v *= length);
+    }
+    let close = |values: &[f32]| -> Vec<f32> { values.iter().map(|v| 1.0 + 1e-5 * v).collect() };
+    let (close_before, close_after) = (close(&chunks.before), close(&chunks.after));
+    let ids = chunks.ids();
+    let cases = [
+        (&chunks.before, &chunks.after, Metric::Cosine, true),
+        (&chunks.before, &chunks.after, Metric::Cosine, false),
+        (&stretched, &chunks.after, Metric::Dot, false),
+        (&close_before, &close_after, Metric::Cosine, true),
+    ];
+    for (number, (before, after, metric, grouped)) in cases.into_iter().enumerate() {
+        let sides = [Rows::new(before, 24), Rows::new(after, 24)];
+        let labels = grouped.then_some(chunks.labels.as_slice());
+        for (ranked_items, queries) in [(1000, None), (50, None), (50, Some(100))] {
+            let config = OverlapConfig {
+                metric,
+                queries,
+                ranked_items,
+                ..OverlapConfig::default()
+            };
+            let brute = BruteForce {
+                sides,
+                labels,
+                metric,
+                k: 10,
+            };
+            for engine in engines() {
+                let found = overlap(&engine, sides[0], sides[1], &ids, labels, &config).unwrap();
+                assert!(found.overlap.mean < 0.99, "case {number} moves nothing");
+                brute.check(&found, &ids, &config);
+            }
+        }
+    }
+}
+
+/// More rows than are ranked at a time.
+#[test]
+fn ranks_in_a_base_of_several_blocks() {
+    let (rows, dim) = (40_000, 4);
+    let mut random = Philox::new(10, 0);
+    let before: Vec<f32> = (0..rows * dim).map(|_| random.normal() as f32).collect();
+    let after: Vec<f32> = before
+        .iter()
+        .map(|v| v + 0.05 * random.normal() as f32)
+        .collect();
+    let ids: Ids = (0..rows).map(|i| i.to_string()).collect();
+    let config = OverlapConfig {
+        queries: Some(30),
+        ranked_items: 20,
+        ..OverlapConfig::default()
+    };
+    let sides = [Rows::new(&before, dim), Rows::new(&after, dim)];
+    let found = overlap(&cpu(), sides[0], sides[1], &ids, None, &config).unwrap();
+    BruteForce {
+        sides,
+        labels: None,
+        metric: Metric::Cosine,
+        k: 10,
+    }
+    .check(&found, &ids, &config);
+    let none = OverlapConfig {
+        ranked_items: 0,
+        ..config
+    };
+    let found = overlap(&cpu(), sides[0], sides[1], &ids, None, &none).unwrap();
+    assert_eq!(found.faithfulness, None);
+}
+
+/// Both are 1 where nothing moved and about a half where the spaces have nothing in common; neighbours that
+/// fall just out of the list cost an overlap much and these little.
+#[test]
+fn faithfulness_tells_near_from_far() {
+    let (rows, dim) = (800, 12);
+    let mut random = Philox::new(11, 0);
+    let mut gaussian = || -> Vec<f32> { (0..rows * dim).map(|_| random.normal() as f32).collect() };
+    let (a, b) = (gaussian(), gaussian());
+    let nudged: Vec<f32> = a.iter().zip(&b).map(|(x, e)| x + 0.3 * e).collect();
+    let ids: Ids = (0..rows).map(|i| i.to_string()).collect();
+    let run = |other: &[f32]| {
+        let (a, b) = (Rows::new(&a, dim), Rows::new(other, dim));
+        let found = overlap(&cpu(), a, b, &ids, None, &OverlapConfig::default()).unwrap();
+        let far = found.faithfulness.unwrap();
+        (
+            found.overlap.mean,
+            far.trustworthiness.mean,
+            far.continuity.mean,
+        )
+    };
+    assert_eq!(run(&a), (1.0, 1.0, 1.0));
+    let (kept, trustworthiness, continuity) = run(&nudged);
+    assert!(kept < 0.6 && trustworthiness > 0.95 && continuity > 0.95);
+    let (_, trustworthiness, continuity) = run(&b);
+    // Means over 800 items of ten ranks each, uniform: a standard error of 0.003.
+    assert!((trustworthiness - 0.5).abs() < 0.02, "{trustworthiness}");
+    assert!((continuity - 0.5).abs() < 0.02, "{continuity}");
+}
+
+/// Over draws of the items ranked, the interval covers the value of all of them.
+#[test]
+fn intervals_of_ranked_samples_cover() {
+    let chunks = Chunks::new(&[1; 600], 12, 12);
+    let config = |ranked_items, seed| OverlapConfig {
+        ks: vec![],
+        ranked_items,
+        seed,
+        ..OverlapConfig::default()
+    };
+    let run = |ranked_items, seed| {
+        let found = chunks.overlap(&cpu(), None, &config(ranked_items, seed));
+        found.faithfulness.unwrap()
+    };
+    let truth = run(600, 0);
+    let mut covered = [0; 2];
+    for seed in 0..100 {
+        let sampled = run(60, seed);
+        assert_eq!(sampled.ci95_target, IntervalTarget::ThisCorpus);
+        let pairs = [
+            (truth.trustworthiness, sampled.trustworthiness),
+            (truth.continuity, sampled.continuity),
+        ];
+        for (count, (truth, sampled)) in covered.iter_mut().zip(pairs) {
+            let [low, high] = sampled.ci95.unwrap();
+            *count += u32::from(low <= truth.mean && truth.mean <= high);
+        }
+    }
+    // 95 of 100, less four standard errors and what a normal interval of 60 skewed values lacks.
+    assert!(covered.iter().all(|&count| count >= 84), "{covered:?}");
 }

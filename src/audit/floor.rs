@@ -95,6 +95,7 @@ pub(super) fn noise_floor(
             ks: config.ks.clone(),
             headline_k: config.headline_k(),
             queries: Some(queries.min(OVERLAP_QUERIES)),
+            ranked_items: 0,
             seed: config.seed,
             ..OverlapConfig::default()
         },

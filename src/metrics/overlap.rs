@@ -23,6 +23,7 @@ use crate::engine::{Engine, Metric, SelfExclusion, score};
 use crate::error::{Error, Result};
 
 mod dimension;
+mod faithfulness;
 mod groups;
 mod hubness;
 mod lists;
@@ -30,6 +31,7 @@ mod mutual;
 mod tally;
 
 pub use dimension::IntrinsicDimension;
+pub use faithfulness::Faithfulness;
 use groups::Groups;
 pub use hubness::Hubness;
 pub use mutual::MutualNeighbors;
@@ -51,6 +53,9 @@ pub struct OverlapConfig {
     /// Query this many rows, those with the smallest id hashes; `None`: all. Neighbours are sought among
     /// all rows whatever this is, because overlap in a sampled base is a different, larger number.
     pub queries: Option<usize>,
+    /// For trustworthiness and continuity, rank the lost and gained neighbours of at most this many of the
+    /// queried rows, again those with the smallest id hashes, among all rows; 0: leave both out.
+    pub ranked_items: usize,
     /// Persistence p of rank-biased overlap, in (0, 1).
     pub rbo_p: f64,
     /// What nearest means.
@@ -65,6 +70,7 @@ impl Default for OverlapConfig {
             ks: vec![1, 5, 10, 50, 100],
             headline_k: 10,
             queries: Some(100_000),
+            ranked_items: 1_000,
             rbo_p: 0.9,
             metric: Metric::Cosine,
             seed: 0,
@@ -110,6 +116,9 @@ pub struct Overlap {
     pub at_k: Vec<OverlapAtK>,
     /// Pairs of items that are each other's neighbours, at k.
     pub mutual: MutualNeighbors,
+    /// Trustworthiness and continuity at k; null where they were not asked for or k is more than half of
+    /// the rows that may be in a list.
+    pub faithfulness: Option<Faithfulness>,
     /// Unevenness of the k-occurrence on both sides.
     pub hubness: BothSides<Hubness>,
     /// Local intrinsic dimension, from the distances to the k nearest rows; null for dot products, which
@@ -360,7 +369,10 @@ pub fn overlap(
     let (reference, current) =
         rayon::join(|| duplicate_rows(reference), || duplicate_rows(current));
     let duplicate_rows = BothSides { reference, current };
-    Ok(tally.finish(ids, config, &sides, duplicate_rows))
+    let mut found = tally.finish(ids, config, &sides, duplicate_rows);
+    let items = (&found.per_item, ids);
+    found.faithfulness = faithfulness::faithfulness(engine, &sides, items, found.k, config)?;
+    Ok(found)
 }
 
 /// The list lengths that every row's list can have, ascending.

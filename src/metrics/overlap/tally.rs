@@ -283,6 +283,7 @@ impl<'a> Tally<'a> {
         self.items.gained.push(&item.gained);
     }
 
+    /// All but what takes another pass: `faithfulness` is left empty.
     pub(super) fn finish(
         mut self,
         ids: &Ids,
@@ -321,6 +322,7 @@ impl<'a> Tally<'a> {
                 .then(|| (mean - chance) / (1.0 - chance)),
             top1_agreement: self.same_nearest as f64 / items as f64,
             at_k: self.at_k.iter().map(|at| at.point(&sampling)).collect(),
+            faithfulness: None,
             mutual: MutualNeighbors::new(&self.items.rows, &self.lists, headline.k, groups),
             hubness: BothSides {
                 reference: Hubness::new(&occurrence.reference, items, ids),

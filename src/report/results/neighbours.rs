@@ -12,7 +12,21 @@ pub(super) fn structure_rows(found: &Overlap) -> Vec<(String, Value)> {
         }
     };
     let (old, new) = (&found.hubness.reference, &found.hubness.current);
-    let mut rows = vec![
+    let mut rows = Vec::new();
+    if let Some(far) = &found.faithfulness {
+        let items = Value::Count(far.items as u64);
+        for (name, value) in [
+            (
+                "trustworthiness: new neighbours were near before",
+                far.trustworthiness,
+            ),
+            ("continuity: old neighbours are still near", far.continuity),
+        ] {
+            let value = super::estimate(value.mean, value.ci95);
+            rows.push((format!("{name} ({items} items)"), value));
+        }
+    }
+    rows.extend([
         (
             "hubs: skew of how many lists a row is in".to_owned(),
             change(
@@ -27,7 +41,7 @@ pub(super) fn structure_rows(found: &Overlap) -> Vec<(String, Value)> {
                 new.anti_hub_share.map(Value::Percent),
             ),
         ),
-    ];
+    ]);
     if let Some(dimension) = &found.intrinsic_dimension {
         let [old, new] = [&dimension.reference, &dimension.current].map(|side| {
             let mean = side.harmonic_mean?;
