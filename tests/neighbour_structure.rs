@@ -636,18 +636,27 @@ fn radii_are_those_of_brute_force() {
                     "{all_new}"
                 );
             }
-            let (mut lost, mut returned) = (0, 0);
+            let (mut lost, mut returned, mut each) = (0, 0, Vec::new());
             for i in 0..n {
                 let (a, b) = (passing(&old, r, i), passing(&new, s, i));
                 if a.len() < 100 && b.len() < 100 {
+                    let fallen = a.iter().filter(|j| !b.contains(j)).count();
                     returned += a.len();
-                    lost += a.iter().filter(|j| !b.contains(j)).count();
+                    lost += fallen;
+                    each.push((a.len() as f64, fallen as f64));
                 }
             }
             let estimate = row.fall_out.unwrap();
             assert!((estimate.mean - lost as f64 / returned as f64).abs() < 1e-12);
             let [low, high] = estimate.ci95.unwrap();
-            assert!(low < estimate.mean && estimate.mean < high && high - low < 0.2);
+            // The delta method's standard error of a ratio, by another route.
+            let squares: f64 = each
+                .iter()
+                .map(|(a, f)| (f - estimate.mean * a).powi(2))
+                .sum();
+            let half = 1.96 * squares.sqrt() / returned as f64;
+            let found = (high - low) / 2.0;
+            assert!((found / half - 1.0).abs() < 0.02, "{found} {half}");
         }
     }
 }

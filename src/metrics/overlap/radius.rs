@@ -156,11 +156,12 @@ impl Searches {
             cut_off += u64::from(old == self.longest || new[0] == self.longest);
             let old_rows: Vec<u32> = before[..old].iter().map(|e| e.1).collect();
             for (lost, count) in lost.iter_mut().zip(new) {
-                if old < self.longest && count < self.longest {
-                    let still = |row: &&u32| after[..count].iter().any(|e| e.1 == **row);
-                    let kept = old_rows.iter().filter(still).count();
-                    lost.push((row, old as f64, (old - kept) as f64));
-                }
+                let still = |row: &&u32| after[..count].iter().any(|e| e.1 == **row);
+                let fallen = old - old_rows.iter().filter(still).count();
+                // A search that is cut off counts as one that returned nothing: a draw all the same.
+                let whole = old < self.longest && count < self.longest;
+                let [old, fallen] = [old, fallen].map(|n| if whole { n as f64 } else { 0.0 });
+                lost.push((row, old, fallen));
             }
         }
         let dark = |(before, after): (&u32, &u32)| *before > 0 && *after == 0;
