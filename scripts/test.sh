@@ -6,7 +6,7 @@
 # pass with the GPU untested. Cooperative matrices need the newer Mesa of scripts/second-vulkan.sh.
 #
 # With --oracles only `evaluate` is held against the real packages (mteb, pytrec_eval, ir_measures,
-# scikit-learn) on random sets: they are installed into target/oracles, some gigabytes from PyPI.
+# ranx, scikit-learn, SciPy) on random sets: they are installed into target/oracles, some gigabytes from PyPI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
@@ -124,9 +124,10 @@ dependencies() {
 oracles() {
     python3 -m venv target/oracles
     target/oracles/bin/pip install --quiet mteb==2.26.24 pytrec_eval-terrier==0.5.11 \
-        ir-measures==0.4.3 scikit-learn==1.9.1 pyarrow
+        ir-measures==0.4.3 ranx==0.3.21 scikit-learn==1.9.1 pyarrow
     cargo build --locked
     HF_HUB_OFFLINE=1 target/oracles/bin/python tests/oracles/random_rankings.py target/debug/vecdrift 100
+    target/oracles/bin/python tests/oracles/random_tasks.py target/debug/vecdrift 10
 }
 
 if [[ ${1:-} == --oracles ]]; then

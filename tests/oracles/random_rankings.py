@@ -1,8 +1,8 @@
 """Random rankings with ties, missing documents, graded and negative judgements, and random pairs with ties:
-vecdrift against pytrec_eval, ir_measures and scikit-learn, and its results through mteb's own loader.
+vecdrift against pytrec_eval, ir_measures, ranx and scikit-learn, and its results through mteb's own loader.
 
     python -m venv target/oracles
-    target/oracles/bin/pip install mteb==2.26.24 pytrec_eval-terrier ir-measures scikit-learn pyarrow
+    target/oracles/bin/pip install mteb==2.26.24 pytrec_eval-terrier ir-measures ranx scikit-learn pyarrow
     target/oracles/bin/python tests/oracles/random_rankings.py target/debug/vecdrift [ROUNDS]
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import ir_measures
 import numpy as np
 import pytrec_eval
+import ranx
 from ir_measures import AP, R, nDCG
 from mteb.results import TaskResult
 from sklearn.metrics import average_precision_score
@@ -64,6 +65,28 @@ def rankings(binary, folder, rng):
     same("R", found["recall_at_100"], others[R @ 100], 5.001e-6)
 
 
+def untied(binary, folder, rng):
+    # ranx has an order of its own for ties: here are none, not in f32 either.
+    qrels, run = {}, {}
+    for q in range(int(rng.integers(2, 12))):
+        documents = [f"d{i}" for i in range(int(rng.integers(12, 60)))]
+        qrels[f"q{q}"] = {d: int(rng.integers(1, 4)) for d in rng.choice(documents, 5, replace=False)}
+        run[f"q{q}"] = {d: float(s) / 64 for d, s in zip(documents, rng.permutation(len(documents)))}
+    lines = [f"{q}\t{d}\t{r}" for q, ds in qrels.items() for d, r in ds.items()]
+    (folder / "q.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
+    lines = [f"{q} Q0 {d} 1 {s!r} t" for q, ds in run.items() for d, s in ds.items()]
+    (folder / "r.trec").write_text("\n".join(lines) + "\n")
+    found = evaluate(binary, folder, 'type = "retrieval"\nqrels = "q.tsv"\nrun = "r.trec"\n')
+    names = {"ndcg@10": "ndcg_at_10", "recall@5": "recall_at_5", "precision@5": "precision_at_5", "mrr@10": "mrr_at_10"}
+    theirs = ranx.evaluate(ranx.Qrels(qrels), ranx.Run(run), list(names))
+    for name, ours in names.items():
+        same(name, found[ours], theirs[name], 5.001e-6)
+    # The control: other judgements have other scores, unless all of them lie beyond the tenth place.
+    turned = {q: dict(zip(reversed(list(ds)), ds.values())) for q, ds in qrels.items()}
+    other = ranx.evaluate(ranx.Qrels(turned), ranx.Run(run), ["ndcg@10"])
+    return abs(found["ndcg_at_10"] - other) > 5.001e-6
+
+
 def pairs(binary, folder, rng):
     n = int(rng.integers(4, 60))
     rows = rng.integers(-2, 3, (n, 4)).astype(np.float32)
@@ -87,10 +110,14 @@ def pairs(binary, folder, rng):
 
 binary = str(Path(sys.argv[1]).resolve())
 rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+noticed = 0
 for seed in range(rounds):
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         rankings(binary, Path(folder), rng)
     with tempfile.TemporaryDirectory() as folder:
         pairs(binary, Path(folder), rng)
+    with tempfile.TemporaryDirectory() as folder:
+        noticed += untied(binary, Path(folder), rng)
+assert 2 * noticed > rounds, "other judgements were not noticed"
 print(f"{rounds} rounds of rankings and pairs agree")
