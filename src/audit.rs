@@ -25,11 +25,13 @@ mod map;
 mod measure;
 mod queries;
 mod slices;
+mod topics;
 mod verdict;
 
 pub use churn::{Baseline, Churn};
 pub use floor::{FloorAtK, NoiseFloor};
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
+pub use topics::{TopicTurnover, VanishingTopic};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
 
 /// What to audit, and how.
@@ -155,6 +157,8 @@ pub struct Audit {
     pub thresholds: Option<Thresholds>,
     /// Where the drift is.
     pub slices: Option<Slices>,
+    /// Topics that came and topics that went.
+    pub topics: Option<TopicTurnover>,
     /// Both sets in two dimensions; the points are in the report.
     pub map: Option<CorpusMap>,
     /// What became of the items; null where no ids are shared.
@@ -402,6 +406,8 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     };
     let (mut slices, slicings) = slices::slices(engine, &known, config, &mut not_measured)?;
     clock.lap("slices");
+    let topics = topics::topics(engine, &known, slices.as_ref(), config, &mut not_measured)?;
+    clock.lap("topics");
     let map = map::map(engine, &known, &slicings, config.seed)?;
     clock.lap("map");
     let churn = churn::churn(
@@ -442,6 +448,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         known_items: known_items.as_ref(),
         ood: ood.as_ref(),
         slices: slices.as_ref(),
+        topics: topics.as_ref(),
         noise_floor: noise_floor.as_ref(),
         churn: churn.as_ref(),
     };
@@ -460,6 +467,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             ood,
             thresholds,
             slices,
+            topics,
             map,
             churn,
             noise_floor,

@@ -7,6 +7,7 @@ pub mod comparability;
 pub mod cosine;
 pub mod dimensions;
 pub mod duplicates;
+pub mod emergence;
 pub mod frechet;
 pub mod kmeans;
 pub mod map;

@@ -4,6 +4,7 @@ mod adversarial;
 mod align;
 mod architecture;
 mod cli;
+mod emergence;
 mod evaluate;
 mod fixtures;
 mod gates;

@@ -39,7 +39,7 @@ fn again(values: &[f32], seed: u64, noise: f64) -> Vec<f32> {
         .collect()
 }
 
-fn write(folder: &Path, name: &str, values: &[f32], dim: usize) -> String {
+pub(crate) fn write(folder: &Path, name: &str, values: &[f32], dim: usize) -> String {
     let shape = format!(
         "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {dim}), }}",
         values.len() / dim
@@ -54,7 +54,7 @@ fn write(folder: &Path, name: &str, values: &[f32], dim: usize) -> String {
     path.display().to_string()
 }
 
-fn audited(config: &AuditConfig) -> Audit {
+pub(crate) fn audited(config: &AuditConfig) -> Audit {
     let engine = Engine::new(&EngineConfig {
         device: DeviceChoice::Cpu,
         ..EngineConfig::default()
@@ -64,7 +64,7 @@ fn audited(config: &AuditConfig) -> Audit {
     audited.audit
 }
 
-fn config(reference: &str, current: &str) -> AuditConfig {
+pub(crate) fn config(reference: &str, current: &str) -> AuditConfig {
     AuditConfig {
         permutations: 999,
         clusters: Some(0),
@@ -72,7 +72,7 @@ fn config(reference: &str, current: &str) -> AuditConfig {
     }
 }
 
-fn state(audit: &Audit, name: AxisName) -> AxisState {
+pub(crate) fn state(audit: &Audit, name: AxisName) -> AxisState {
     let axis = audit.verdict.axes.iter().find(|axis| axis.axis == name);
     axis.expect("every axis is there").state
 }
@@ -208,6 +208,9 @@ fn two_halves_of_one_corpus_call_for_nothing() {
         "{:#?}",
         audit.verdict
     );
+    let topics = audit.topics.expect("one space");
+    assert!(topics.emerging.expect("enough rows").groups.is_empty());
+    assert!(topics.vanishing.is_empty());
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn a_wider_spread_is_caught_by_the_dispersion_test() {
 }
 
 /// Rows with ids.
-fn write_named(folder: &Path, name: &str, ids: Vec<i64>, values: &[f32]) -> String {
+pub(crate) fn write_named(folder: &Path, name: &str, ids: Vec<i64>, values: &[f32]) -> String {
     write_table(folder, name, ids, None, values)
 }
 

@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{Churn, NoiseFloor, Pairing, PairingKind, churn, queries, slices};
+use super::{
+    Churn, NoiseFloor, Pairing, PairingKind, TopicTurnover, churn, queries, slices, topics,
+};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::ood::Ood;
 use crate::metrics::overlap::Overlap;
@@ -47,6 +49,9 @@ pub struct Policy {
     pub max_ood_excess: f64,
     /// The same share above which coverage must be reviewed.
     pub review_ood_excess: f64,
+    /// Share of rows in topics that the reference does not hold, or lost with topics that vanished, that may be
+    /// ignored.
+    pub max_emerging_share: f64,
     /// Level of the tests, after Holm's correction.
     pub alpha: f64,
     /// Held-out cosine after the best rotation from which an adapter is worth fitting.
@@ -72,6 +77,7 @@ impl Default for Policy {
             review_eps_eq: 0.05,
             max_ood_excess: 0.02,
             review_ood_excess: 0.05,
+            max_emerging_share: 0.02,
             alpha: 0.01,
             min_adapter_cosine: 0.9,
             max_moved_directions: 0.05,
@@ -239,6 +245,7 @@ pub(super) struct Findings<'a> {
     pub(super) known_items: Option<&'a KnownItems>,
     pub(super) ood: Option<&'a Ood>,
     pub(super) slices: Option<&'a Slices>,
+    pub(super) topics: Option<&'a TopicTurnover>,
     pub(super) noise_floor: Option<&'a NoiseFloor>,
     pub(super) churn: Option<&'a Churn>,
 }
@@ -271,6 +278,15 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         let paired = findings.pairing.kind == PairingKind::Paired;
         decision = queries::decide(decision, found, &axis, axes[3].state, paired, policy);
         axes.push(axis);
+    }
+    if let Some(found) = findings.topics {
+        if findings.pairing.kind != PairingKind::Paired {
+            decision = topics::decide(decision, found, &axes, policy);
+        }
+        let of_samples = axes.iter_mut().find(|a| a.axis == AxisName::Distribution);
+        of_samples.into_iter().for_each(|axis| {
+            axis.evidence.extend(topics::evidence(found, policy));
+        });
     }
     let (action, mut reason, would_flip) = decision;
     if let Some(found) = findings.slices {

@@ -29,6 +29,7 @@ mod queries;
 mod reproduce;
 mod sections;
 mod slices;
+mod topics;
 
 pub use align::align_page;
 pub use compare::compare_page;
@@ -81,6 +82,7 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
     sections.extend(audit.slices.as_ref().map(slices::slices_section));
+    sections.extend(audit.topics.as_ref().map(topics::topics_section));
     sections.extend(audit.map.as_ref().map(map::map_section));
     let floor = audit.noise_floor.as_ref();
     sections.extend(floor.map(|found| floor::floor_section(found, audit)));
@@ -276,6 +278,12 @@ fn key_numbers(audit: &Audit) -> Table {
         row(
             "queries out of distribution".into(),
             queries::excess(found.main()),
+        );
+    }
+    if let Some(found) = audit.topics.as_ref().and_then(|t| t.emerging.as_ref()) {
+        row(
+            "rows in new topics".into(),
+            Value::percent_interval(found.share, found.share_ci95),
         );
     }
     if let Some(typical) = audit.thresholds.as_ref().and_then(cutoffs::typical) {

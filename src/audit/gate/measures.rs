@@ -24,7 +24,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 48] = [
+pub const AUDIT_MEASURES: [&str; 49] = [
     "faulty_share.reference",
     "faulty_share.current",
     "mixed_rows.reference",
@@ -59,6 +59,7 @@ pub const AUDIT_MEASURES: [&str; 48] = [
     "known_items.recall@10.loss",
     "ood_excess",
     "ood_rate",
+    "emerging_share",
     "thresholds.rank_correlation",
     "thresholds.min_jaccard",
     "eps_eq",
@@ -187,6 +188,14 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
         ood.and_then(|o| o.excess_ci95),
     );
     list.add("ood_rate", ood.map(|o| o.rate), ood.map(|o| o.rate_ci95));
+
+    list.missing = reason("emerging topics", "it is undefined here");
+    let emerging = audit.topics.as_ref().and_then(|t| t.emerging.as_ref());
+    list.add(
+        "emerging_share",
+        emerging.map(|e| e.share),
+        emerging.map(|e| e.share_ci95),
+    );
 
     list.missing = reason("thresholds", "too few pairs pass any threshold");
     let thresholds = audit.thresholds.as_ref();
