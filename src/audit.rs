@@ -19,6 +19,7 @@ use crate::output::{InputSummary, Stopwatch, Timing};
 use crate::source::{self, ReadOptions};
 
 mod churn;
+mod concentration;
 mod floor;
 pub mod gate;
 mod map;

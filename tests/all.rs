@@ -4,6 +4,7 @@ mod adversarial;
 mod align;
 mod architecture;
 mod cli;
+mod concentration;
 mod emergence;
 mod evaluate;
 mod fixtures;

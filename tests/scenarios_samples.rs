@@ -241,7 +241,7 @@ pub(crate) fn write_named(folder: &Path, name: &str, ids: Vec<i64>, values: &[f3
 }
 
 /// Rows with ids and perhaps another column.
-fn write_table(
+pub(crate) fn write_table(
     folder: &Path,
     name: &str,
     ids: Vec<i64>,

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
 use super::{
-    Churn, NoiseFloor, Pairing, PairingKind, TopicTurnover, churn, queries, slices, topics,
+    Churn, NoiseFloor, Pairing, PairingKind, TopicTurnover, churn, concentration, queries, slices,
+    topics,
 };
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::ood::Ood;
@@ -52,6 +53,10 @@ pub struct Policy {
     /// Share of rows in topics that the reference does not hold, or lost with topics that vanished, that may be
     /// ignored.
     pub max_emerging_share: f64,
+    /// Share of the drift that one small slice of a column may hold before it is looked at first.
+    pub max_slice_drift: f64,
+    /// Share of the rows up to which a slice is a small one.
+    pub max_culprit_rows: f64,
     /// Level of the tests, after Holm's correction.
     pub alpha: f64,
     /// Held-out cosine after the best rotation from which an adapter is worth fitting.
@@ -78,6 +83,8 @@ impl Default for Policy {
             max_ood_excess: 0.02,
             review_ood_excess: 0.05,
             max_emerging_share: 0.02,
+            max_slice_drift: 0.5,
+            max_culprit_rows: 0.25,
             alpha: 0.01,
             min_adapter_cosine: 0.9,
             max_moved_directions: 0.05,
@@ -266,7 +273,12 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         axes::retrieval(findings, policy),
         axes::distribution(findings, policy),
     ];
+    let concentration = findings
+        .slices
+        .and_then(|s| concentration::evidence(s, policy));
+    axes::add(&mut axes[0], concentration);
     let mut decision = decide(findings, &axes, policy);
+    decision = concentration::decide(decision, &axes[0], policy);
     let floor = findings.noise_floor.and_then(|f| f.eps_eq);
     let turnover = findings
         .churn

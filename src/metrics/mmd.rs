@@ -24,8 +24,8 @@ use crate::stats::interval::sqrt_scale_interval;
 use crate::stats::permutation::{Quadrants, max_standardised, mean_and_sd, quadrants};
 
 pub use self::sliced::{
-    Decomposition, Partition, PartitionMmd, SliceMmd, SlicedMmd, SlicedMmdConfig, decompose,
-    sliced_mmd,
+    Decomposition, HeldShare, Partition, PartitionMmd, SliceMmd, SlicedMmd, SlicedMmdConfig,
+    decompose, sliced_mmd,
 };
 
 /// Index of the kernel at the base bandwidth among the five.
