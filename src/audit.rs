@@ -20,6 +20,7 @@ use crate::source::{self, ReadOptions};
 
 mod churn;
 mod concentration;
+mod faults;
 mod floor;
 pub mod gate;
 mod map;
@@ -323,7 +324,14 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let mut not_measured = Vec::new();
     let comparability =
         measure::comparability(engine, &reference, &current, shared.as_ref(), config)?;
-    let data = measure::data_faults(engine, &reference, &current, &inputs, config)?;
+    let data = measure::data_faults(
+        engine,
+        &reference,
+        &current,
+        &inputs,
+        &slice_columns,
+        config,
+    )?;
     clock.lap("check");
 
     // Measure.

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod alignment;
+pub mod batches;
 pub mod clusters;
 pub mod comparability;
 pub mod cosine;
@@ -14,9 +15,11 @@ pub mod map;
 pub mod mixed_spaces;
 pub mod mmd;
 pub mod moments;
+pub mod near_duplicates;
 pub mod ood;
 pub mod overlap;
 pub mod pairs;
+pub mod precision;
 pub mod retrieval;
 pub mod slices;
 pub mod spectrum;

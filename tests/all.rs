@@ -5,6 +5,7 @@ mod align;
 mod architecture;
 mod cli;
 mod concentration;
+mod data_faults;
 mod emergence;
 mod evaluate;
 mod fixtures;

@@ -112,19 +112,22 @@ fn a_spoilt_batch_of_other_documents_is_named() {
             "{}",
             verdict.reason
         );
+        if !matches!(fault, Fault::Rotated) {
+            // What zeros and lengths tell, they tell without any drift.
+            continue;
+        }
         assert!(
             verdict.would_flip.contains("50 %"),
             "{}",
             verdict.would_flip
         );
-
         // The threshold is policy.
         let lenient = Policy {
             max_slice_drift: 2.0,
             ..Policy::default()
         };
         let audit = by_batch(&reference, &current, lenient);
-        assert_ne!(audit.verdict.action, Action::FixData, "{fault:?}");
+        assert_ne!(audit.verdict.action, Action::FixData);
     }
 }
 

@@ -236,7 +236,7 @@ fn a_wider_spread_is_caught_by_the_dispersion_test() {
 }
 
 /// Rows with ids.
-pub(crate) fn write_named(folder: &Path, name: &str, ids: Vec<i64>, values: &[f32]) -> String {
+fn write_named(folder: &Path, name: &str, ids: Vec<i64>, values: &[f32]) -> String {
     write_table(folder, name, ids, None, values)
 }
 
@@ -248,9 +248,20 @@ pub(crate) fn write_table(
     column: Option<(&str, ArrayRef)>,
     values: &[f32],
 ) -> String {
+    write_table_of(folder, name, ids, column, values, DIM)
+}
+
+pub(crate) fn write_table_of(
+    folder: &Path,
+    name: &str,
+    ids: Vec<i64>,
+    column: Option<(&str, ArrayRef)>,
+    values: &[f32],
+    dim: usize,
+) -> String {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     let values = Arc::new(Float32Array::from(values.to_vec()));
-    let vectors = FixedSizeListArray::new(item, DIM as i32, values, None);
+    let vectors = FixedSizeListArray::new(item, dim as i32, values, None);
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("id", Arc::new(Int64Array::from(ids))),
         ("embedding", Arc::new(vectors)),

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
 use super::{
-    Churn, NoiseFloor, Pairing, PairingKind, TopicTurnover, churn, concentration, queries, slices,
-    topics,
+    Churn, NoiseFloor, Pairing, PairingKind, TopicTurnover, churn, concentration, faults, queries,
+    slices, topics,
 };
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::ood::Ood;
@@ -276,6 +276,7 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
     let concentration = findings
         .slices
         .and_then(|s| concentration::evidence(s, policy));
+    axes::add(&mut axes[0], faults::evidence(findings.data, policy));
     axes::add(&mut axes[0], concentration);
     let mut decision = decide(findings, &axes, policy);
     decision = concentration::decide(decision, &axes[0], policy);

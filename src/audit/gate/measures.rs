@@ -24,12 +24,15 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 49] = [
+pub const AUDIT_MEASURES: [&str; 52] = [
     "faulty_share.reference",
     "faulty_share.current",
     "mixed_rows.reference",
     "mixed_rows.current",
     "duplicate_growth",
+    "near_duplicates.reference",
+    "near_duplicates.current",
+    "odd_batches",
     "missing_share",
     "paired_cosine",
     "paired_cosine.p05",
@@ -138,6 +141,22 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     );
     let growth = share(new.duplicate_rows, new) - share(old.duplicate_rows, old);
     list.add("duplicate_growth", Some(growth), None);
+    for (name, side) in [("reference", old), ("current", new)] {
+        let found = side.near_duplicates.as_ref().and_then(|n| n.headline());
+        list.add(
+            format!("near_duplicates.{name}"),
+            found.map(|f| f.share),
+            found.map(|f| f.ci95),
+        );
+    }
+    list.missing = "no column tells batches apart: --slice-by".to_owned();
+    let odd = new
+        .batches
+        .iter()
+        .filter(|b| b.is_made_another_way())
+        .count();
+    let told = !new.batches.is_empty();
+    list.add("odd_batches", told.then_some(odd as f64), None);
     let ids = audit.pairing.only_reference + audit.pairing.shared;
     let missing = audit.pairing.only_reference as f64 / ids.max(1) as f64;
     let paired = audit.pairing.kind == super::super::PairingKind::Paired;
