@@ -117,7 +117,8 @@ pub struct SlicedBy {
     /// The same of the squared distance of the means as they stand: what chance adds to it is content.
     pub centroid_decomposition: Option<DriftParts>,
     /// The slice that holds most of the drift: of the items' displacement where most items are shared, else of
-    /// the MMD². Null where nothing moved, or where no slice adds a quarter of it.
+    /// the MMD². Null where nothing moved, where the MMD² may as well be 0, or where no slice adds a quarter of
+    /// it.
     pub concentration: Option<Concentration>,
     /// Which items the lost neighbours belong to.
     pub lost_neighbours: Option<LostNeighbours>,

@@ -74,7 +74,8 @@ pub struct PartitionMmd {
     pub slices: Vec<SliceMmd>,
     /// What of the samples' MMD² lies in shares, and what in contents.
     pub decomposition: Decomposition,
-    /// Per slice, what it holds of the samples' MMD²; `None` for slices that add less than a quarter.
+    /// Per slice, what it holds of the samples' MMD²; `None` for slices that add less than a quarter,
+    /// and where that MMD² may as well be 0.
     pub held: Vec<Option<HeldShare>>,
 }
 

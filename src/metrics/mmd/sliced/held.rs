@@ -69,7 +69,7 @@ impl Total {
 }
 
 /// Per slice what it holds of the whole's MMD²; `None` for slices that add little to it, where there is no
-/// other slice, or where there is no MMD² to share.
+/// other slice, or where the MMD² may as well be 0.
 pub(super) fn held_shares(
     layout: &Layout,
     sums: &FeatureSums,
@@ -101,6 +101,32 @@ pub(super) fn held_shares(
     let slices: Vec<Total> = units.iter().map(of_slice).collect();
     let mut all = Total::new(super::features::FEATURES);
     slices.iter().for_each(|slice| all.add(slice, 1.0));
+    // Variance of what `of` makes of all rows and of those without `slice`, units deleted one at a time.
+    let variance = |of: &dyn Fn(&Total, &Total) -> Option<f64>, slice: usize, rest: &Total| {
+        let found = of(&all, rest)?;
+        let mut variance = 0.0;
+        for (at, strata) in units.iter().enumerate() {
+            for units in strata {
+                let without = units.iter().map(|(unit, _)| {
+                    let (mut all, mut rest) = (all.clone(), rest.clone());
+                    all.add(unit, -1.0);
+                    if at != slice {
+                        rest.add(unit, -1.0);
+                    }
+                    of(&all, &rest)
+                });
+                let without: Vec<f64> = without.collect::<Option<_>>()?;
+                let sizes: Vec<f64> = units.iter().map(|(_, groups)| *groups).collect();
+                variance += jackknife_variance(found, &without, &sizes);
+            }
+        }
+        Some(variance)
+    };
+    // Shares of what may as well be nothing say nothing.
+    let whole = all.mmd2().zip(variance(&|all, _| all.mmd2(), 0, &all));
+    if whole.is_none_or(|(mmd2, variance)| mmd2 <= Z_975 * variance.sqrt()) {
+        return vec![None; contributions.len()];
+    }
     (0..contributions.len())
         .map(|slice| {
             if !asked[slice] {
@@ -110,25 +136,7 @@ pub(super) fn held_shares(
             rest.add(&slices[slice], -1.0);
             let share = |all: &Total, rest: &Total| Some(1.0 - rest.mmd2()? / all.mmd2()?);
             let found = share(&all, &rest)?;
-            let mut variance = 0.0;
-            for (at, strata) in units.iter().enumerate() {
-                for units in strata {
-                    let without: Option<Vec<f64>> = units
-                        .iter()
-                        .map(|(unit, _)| {
-                            let (mut all, mut rest) = (all.clone(), rest.clone());
-                            all.add(unit, -1.0);
-                            if at != slice {
-                                rest.add(unit, -1.0);
-                            }
-                            share(&all, &rest)
-                        })
-                        .collect();
-                    let sizes: Vec<f64> = units.iter().map(|(_, groups)| *groups).collect();
-                    variance += jackknife_variance(found, &without?, &sizes);
-                }
-            }
-            let half = Z_975 * variance.sqrt();
+            let half = Z_975 * variance(&share, slice, &rest)?.sqrt();
             Some(HeldShare {
                 mmd2_without: rest.mmd2()?,
                 share: found,
