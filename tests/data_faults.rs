@@ -1,6 +1,7 @@
 //! Faults of the data that the audit must see, and sound data in which it must see none.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
@@ -233,4 +234,56 @@ fn a_sample_of_rows_estimates_the_share_of_near_duplicates() {
     assert!(covered >= 17, "{covered} of 20");
     let one = near_duplicates(&engine, Rows::new(&values[..dim], dim), &ids, 0);
     assert_eq!(one.expect("the CPU"), None);
+}
+
+#[test]
+fn text_report_and_json_show_what_was_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reference = table(folder.path(), "x.parquet", 0, &corpus(1));
+    let current = table(folder.path(), "y.parquet", 10_000, &cut(corpus(2), 3));
+    let out = folder.path().join("out").display().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_vecdrift"))
+        .args(["audit", &reference, &current, "--slice-by", "batch"])
+        .args(["--permutations", "199", "--gate", "odd_batches<=0"])
+        .args(["--out", &out, "--device", "cpu"])
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(1), "the gate fails");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("day 3"), "{stdout}");
+    let read = |name: &str| {
+        let path = Path::new(&out).join(name);
+        std::fs::read_to_string(path).expect("written")
+    };
+    let page = read("report.html");
+    for part in [
+        "id=\"topics\"",
+        "Topics that came and went",
+        "Odd batches",
+        "vectors end in zeros",
+        "The slice that holds most of the drift",
+        "precision of the values",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let result: serde_json::Value = serde_json::from_str(&read("result.json")).expect("JSON");
+    let results = &result["results"];
+    let batches = results["data"]["current"]["batches"]
+        .as_array()
+        .expect("batches");
+    let odd: Vec<&str> = batches
+        .iter()
+        .filter(|b| b["faults"].as_array().is_some_and(|f| !f.is_empty()))
+        .filter_map(|b| b["name"].as_str())
+        .collect();
+    assert_eq!(odd, ["day 3"]);
+    let by_batch = results["slices"]["partitions"]
+        .as_array()
+        .expect("slicings");
+    let by_batch = by_batch
+        .iter()
+        .find(|p| p["by"] == "batch")
+        .expect("the column");
+    assert_eq!(by_batch["concentration"]["name"], "day 3");
+    assert!(results["topics"]["emerging"]["groups"].is_array());
 }
