@@ -13,9 +13,11 @@ use crate::metrics::map::CorpusMap;
 use crate::metrics::ood::Ood;
 use crate::metrics::overlap::{self, Overlap, OverlapConfig, OverlapItems};
 use crate::metrics::retrieval::{KnownItems, Retrieval};
+use crate::metrics::sketch::Sketch;
 use crate::metrics::slices::Slices;
 use crate::metrics::thresholds::Thresholds;
 use crate::output::{InputSummary, Stopwatch, Timing};
+use crate::sketch_file;
 use crate::source::{self, ReadOptions};
 
 mod churn;
@@ -26,6 +28,7 @@ pub mod gate;
 mod map;
 mod measure;
 mod queries;
+mod sketched;
 mod slices;
 mod topics;
 mod verdict;
@@ -33,6 +36,7 @@ mod verdict;
 pub use churn::{Baseline, Churn};
 pub use floor::{FloorAtK, NoiseFloor};
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
+pub use sketched::Sketched;
 pub use topics::{TopicTurnover, VanishingTopic};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
 
@@ -69,6 +73,8 @@ pub struct AuditConfig {
     pub min_slice_rows: usize,
     /// Column with the rows' text, shown in the report of the items that moved most.
     pub text: Option<String>,
+    /// File for a sketch of the current set; `None`: none is made.
+    pub sketch: Option<String>,
     /// Permutations of the MMD test.
     pub permutations: u32,
     /// σ of the RBF kernel; `None`: median distance over pooled pairs.
@@ -118,6 +124,7 @@ impl AuditConfig {
             clusters: None,
             min_slice_rows: 50,
             text: None,
+            sketch: None,
             permutations: 9_999,
             bandwidth: None,
             seed: 0,
@@ -167,6 +174,8 @@ pub struct Audit {
     pub churn: Option<Churn>,
     /// What the measures say between two embeddings of one corpus.
     pub noise_floor: Option<NoiseFloor>,
+    /// Where the reference is a sketch: what the two sketches say of all rows.
+    pub sketched: Option<Sketched>,
     /// Texts of the most moved items and of their neighbours, by id, for the report.
     #[serde(skip)]
     pub texts: BTreeMap<String, String>,
@@ -225,6 +234,8 @@ pub struct Audited {
     pub timings: Vec<Timing>,
     /// Per shared item.
     pub items: Option<Items>,
+    /// The sketch of current, where one was asked for.
+    pub sketch: Option<Sketch>,
 }
 
 /// Per-item results, for `items.parquet`.
@@ -247,6 +258,10 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
 
     // Read.
     let mut inputs = Vec::new();
+    let old = sketch_file::load(&config.reference)?;
+    if let Some(old) = &old {
+        sketched::check(old, config)?;
+    }
     let slice_columns = slices::columns(config)?;
     let mut columns: Vec<String> = config.group.iter().cloned().collect();
     let sliced = slice_columns.iter().map(|column| &column.name);
@@ -276,7 +291,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         )
     };
     let reference = read("reference", &config.reference, &columns)?;
-    let current = read("current", &config.current, &columns)?;
+    let mut current = read("current", &config.current, &columns)?;
     let golden = match &config.golden {
         None => None,
         Some(golden) => Some(measure::Golden {
@@ -305,6 +320,19 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     };
     clock.lap("read");
 
+    // Sketch.
+    let (mut of_sketches, mut sketch) = (None, None);
+    if let Some(old) = &old {
+        let (found, new, drawn) = sketched::against(engine, old, current, config)?;
+        current = drawn;
+        (of_sketches, sketch) = (Some(found), Some(new));
+    } else if config.sketch.is_some() {
+        sketch = Some(sketched::afresh(engine, &current, config)?);
+    }
+    if sketch.is_some() {
+        clock.lap("sketch");
+    }
+
     // Check.
     let noise_floor = match twice {
         None => None,
@@ -317,6 +345,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         }
     };
     let mut warnings: Vec<String> = inputs.iter().filter_map(InputSummary::warning).collect();
+    warnings.extend(of_sketches.as_ref().map(Sketched::warning));
     let join = pair(engine, &reference, &current, &inputs, config, &mut warnings)?;
     let pairing = Pairing::new(&reference, &current, &join, &mut warnings);
     let paired = pairing.kind == PairingKind::Paired && join.shared.len() >= 3;
@@ -460,6 +489,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         topics: topics.as_ref(),
         noise_floor: noise_floor.as_ref(),
         churn: churn.as_ref(),
+        sketched: of_sketches.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
     Ok(Audited {
@@ -480,6 +510,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             map,
             churn,
             noise_floor,
+            sketched: of_sketches,
             texts,
             not_measured,
         },
@@ -487,6 +518,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         warnings,
         timings: clock.timings(),
         items,
+        sketch: sketch.filter(|_| config.sketch.is_some()),
     })
 }
 

@@ -27,7 +27,9 @@ mod mmd;
 mod overlap;
 mod plan;
 mod progress;
+mod series;
 mod session;
+mod sketch;
 
 use session::Session;
 
@@ -68,6 +70,8 @@ enum Command {
     Apply(apply::ApplyArgs),
     Evaluate(evaluate::EvaluateArgs),
     Compare(compare::CompareArgs),
+    Series(series::SeriesArgs),
+    Sketch(sketch::SketchArgs),
     Devices(devices::DevicesArgs),
 }
 
@@ -166,11 +170,13 @@ pub fn run() -> Result<Outcome> {
         Command::Overlap(args) => return args.run(&session),
         Command::Mmd(args) => return args.run(&session),
         Command::Compare(args) => return args.run(&session),
+        Command::Series(args) => return args.run(&session),
         Command::Inspect(args) => args.run(&session)?,
         Command::Knn(args) => args.run(&session)?,
         Command::Align(args) => args.run(&session)?,
         Command::Apply(args) => args.run(&session)?,
         Command::Evaluate(args) => args.run(&session)?,
+        Command::Sketch(args) => args.run(&session)?,
         Command::Devices(args) => args.run(&session)?,
     }
     Ok(Outcome::Done)

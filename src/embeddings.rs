@@ -416,7 +416,33 @@ impl Embeddings {
         order.sort_by_cached_key(|&row| (self.ids.hash(row as usize, seed), row));
         order.truncate(rows);
         order.sort_unstable();
-        let values = Values::gather(self.rows(), &order);
+        self.select(&order)
+    }
+
+    /// The rows whose ids hash to at most `limit` under `seed`, in their order.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn hashed_up_to(self, limit: u64, seed: u64) -> Result<Self> {
+        let rows = 0..self.len() as u32;
+        let order: Vec<u32> = rows
+            .filter(|&row| self.ids.hash(row as usize, seed) <= limit)
+            .collect();
+        if order.is_empty() {
+            return Err(Error::input(
+                &self.name,
+                format!(
+                    "none of {} rows is drawn with the sketch's landmarks, expected some",
+                    self.len()
+                ),
+            )
+            .hint("a sketch with more landmarks draws more"));
+        }
+        Ok(self.select(&order))
+    }
+
+    fn select(self, order: &[u32]) -> Self {
+        let values = Values::gather(self.rows(), order);
         let pick = |column: &[String]| {
             order
                 .iter()
@@ -424,7 +450,7 @@ impl Embeddings {
                 .collect()
         };
         Self {
-            ids: self.ids.select(&order),
+            ids: self.ids.select(order),
             columns: self
                 .columns
                 .iter()

@@ -29,6 +29,7 @@ pub mod evaluate;
 pub mod metrics;
 pub mod output;
 pub mod report;
+pub mod sketch_file;
 pub mod source;
 pub mod stats;
 

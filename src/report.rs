@@ -61,7 +61,7 @@ pub use page::{
 pub use prometheus::prometheus;
 pub use results::{
     align_page, audit_page, compare_page, cosine_page, evaluate_page, measured_page, mmd_page,
-    model_card, overlap_page, reproduction, scores_csv,
+    model_card, overlap_page, reproduction, scores_csv, series_page,
 };
 pub use run::{RunReport, show_gates};
 pub use sarif::sarif;

@@ -362,6 +362,19 @@ pub fn is_parquet(path: &str) -> Result<bool> {
     Ok(magic == b"PAR1")
 }
 
+/// The note of this name in a Parquet file's metadata; `None` in any other input.
+///
+/// # Errors
+/// The file cannot be read, or is damaged.
+pub fn read_note(input: &str, name: &str) -> Result<Option<String>> {
+    let path = Path::new(input);
+    if path.is_file() && is_parquet(input)? {
+        parquet::note(path, name)
+    } else {
+        Ok(None)
+    }
+}
+
 /// What a format's reader is asked for.
 struct Request<'a> {
     name: &'a str,

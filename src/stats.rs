@@ -1,6 +1,7 @@
 //! Statistics: pure functions on numbers.
 
 pub mod conformal;
+pub mod control;
 pub mod correction;
 pub mod counts;
 pub mod distribution;
@@ -9,3 +10,4 @@ pub mod linalg;
 pub mod paired;
 pub mod permutation;
 pub mod rng;
+pub mod segmentation;

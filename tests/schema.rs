@@ -10,6 +10,7 @@ use vecdrift::metrics::adapter::Alignment;
 use vecdrift::metrics::cosine::CosineDistribution;
 use vecdrift::metrics::mmd::Mmd;
 use vecdrift::metrics::overlap::Overlap;
+use vecdrift::metrics::series::Series;
 use vecdrift::output::Output;
 
 /// Compares with the committed file; with `VECDRIFT_BLESS=1` writes it.
@@ -38,4 +39,5 @@ fn schemas_are_those_of_the_types() {
     check("evaluate.json", &schema_for!(Evaluation));
     check("mmd.json", &schema_for!(Mmd));
     check("overlap.json", &schema_for!(Overlap));
+    check("series.json", &schema_for!(Series));
 }

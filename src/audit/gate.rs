@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 mod measures;
 
 pub use measures::{
-    AUDIT_MEASURES, COSINE_MEASURES, MMD_MEASURES, Measure, OVERLAP_MEASURES, audit_measures,
-    cosine_measures, mmd_measures, overlap_measures,
+    AUDIT_MEASURES, COSINE_MEASURES, MMD_MEASURES, Measure, OVERLAP_MEASURES, SERIES_MEASURES,
+    audit_measures, cosine_measures, mmd_measures, overlap_measures, series_measures,
 };
 
 /// How a value is held against a threshold.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
 use super::{
-    Churn, NoiseFloor, Pairing, PairingKind, TopicTurnover, churn, concentration, faults, queries,
-    slices, topics,
+    Churn, NoiseFloor, Pairing, PairingKind, Sketched, TopicTurnover, churn, concentration, faults,
+    queries, slices, topics,
 };
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::ood::Ood;
@@ -255,6 +255,7 @@ pub(super) struct Findings<'a> {
     pub(super) topics: Option<&'a TopicTurnover>,
     pub(super) noise_floor: Option<&'a NoiseFloor>,
     pub(super) churn: Option<&'a Churn>,
+    pub(super) sketched: Option<&'a Sketched>,
 }
 
 impl Findings<'_> {
@@ -395,9 +396,8 @@ fn decide(findings: &Findings<'_>, axes: &[Axis], policy: &Policy) -> (Action, S
             ),
         };
     }
-    let large = findings
-        .distribution
-        .and_then(|d| d.mmd.as_ref()?.effect.ci95)
+    let large = axes::Shift::of(findings)
+        .and_then(|shift| shift.ci95)
         .is_some_and(|[low, _]| low > policy.review_eps_eq.max(findings.eps_floor()));
     match distribution {
         Ok => decision(

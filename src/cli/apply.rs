@@ -111,6 +111,7 @@ impl ApplyArgs {
             rows: info.rows,
             vector_column: &info.vector_column,
             id_source: &info.id_source,
+            note: None,
         };
         let mut mapped = source.blocks().map(|block| {
             let block = map_block(&engine, &adapter, block?, &mut results)?;

@@ -5,11 +5,12 @@ use clap::Args;
 use super::gate::{GateArgs, Gates};
 use super::plan::{self, Pass};
 use super::session::{self, Session, to_json};
-use super::{Error, InputArgs, Outcome, Path, Result};
+use super::{Error, InputArgs, Outcome, Path, PathBuf, Result};
 use crate::audit::gate::{AUDIT_MEASURES, audit_measures};
 use crate::audit::{self, AuditConfig, Audited, GoldenConfig, Items, QueryLogs};
 use crate::output::Output;
 use crate::report;
+use crate::sketch_file;
 use crate::source::write::{self, Column};
 
 /// Audits the drift between two sets: checks, measures, judges
@@ -87,6 +88,10 @@ pub(super) struct AuditArgs {
     /// Column with the rows' text, to show of the items that moved most
     #[arg(long, value_name = "COLUMN")]
     text: Option<String>,
+    /// Keep a sketch of CURRENT in this file: as REFERENCE of a later audit it
+    /// stands for the vectors
+    #[arg(long, value_name = "FILE")]
+    sketch: Option<PathBuf>,
     /// Permutations of the MMD test
     #[arg(long, value_name = "N", default_value_t = 9_999)]
     permutations: u32,
@@ -116,6 +121,7 @@ impl AuditArgs {
             clusters,
             min_slice,
             text,
+            sketch,
             permutations,
             bandwidth,
             gates,
@@ -158,6 +164,7 @@ impl AuditArgs {
             clusters,
             min_slice_rows: min_slice,
             text,
+            sketch: sketch.map(|path| path.display().to_string()),
             permutations,
             bandwidth,
             seed: session.seed,
@@ -175,6 +182,9 @@ impl AuditArgs {
         if let Some(folder) = session.out() {
             check_folder(folder)?;
         }
+        if let Some(path) = &config.sketch {
+            super::check_file(Path::new(path))?;
+        }
         let engine = session.engine()?;
         let audited = audit::audit(&config, &engine, session.progress())?;
         let Audited {
@@ -183,9 +193,11 @@ impl AuditArgs {
             warnings,
             timings,
             items,
+            sketch,
         } = audited;
         let warnings = warnings.into_iter().chain(engine.warnings()).collect();
         let measures = audit_measures(&audit);
+        let sketched = config.sketch.clone();
         let mut output = Output {
             warnings,
             ..session.output("audit", config, inputs, &engine, audit, timings)
@@ -196,6 +208,13 @@ impl AuditArgs {
         page.sections
             .push(report::reproduction(arguments, &output.config));
         gates.judge(&mut output, &mut page, &measures);
+        if let (Some(sketch), Some(path)) = (&sketch, &sketched) {
+            sketch_file::save(Path::new(path), sketch)?;
+            page.outputs.push(report::Output {
+                path: path.clone(),
+                content: "a sketch of current, for a later audit".to_owned(),
+            });
+        }
         if let Some(folder) = session.out() {
             create_folder(folder)?;
             write_files(folder, &output, &page, items.as_ref())?;
@@ -206,13 +225,11 @@ impl AuditArgs {
             if items.is_some() {
                 files.push(("items.parquet", "one row per shared item"));
             }
-            page.outputs = files
-                .into_iter()
-                .map(|(name, content)| report::Output {
+            page.outputs
+                .extend(files.into_iter().map(|(name, content)| report::Output {
                     path: folder.join(name).display().to_string(),
                     content: content.to_owned(),
-                })
-                .collect();
+                }));
         }
         let verdict = &output.results.verdict;
         gates.finish(session, &output, page, &measures, Some(verdict))

@@ -23,6 +23,7 @@ use crate::stats::correction::holm;
 use crate::stats::interval::sqrt_scale_interval;
 use crate::stats::permutation::{Quadrants, max_standardised, mean_and_sd, quadrants};
 
+pub(crate) use self::scale::clusters as scale_clusters;
 pub use self::sliced::{
     Decomposition, HeldShare, Partition, PartitionMmd, SliceMmd, SlicedMmd, SlicedMmdConfig,
     decompose, sliced_mmd,

@@ -28,6 +28,7 @@ mod map;
 mod queries;
 mod reproduce;
 mod sections;
+mod series;
 mod slices;
 mod topics;
 
@@ -35,6 +36,7 @@ pub use align::align_page;
 pub use compare::compare_page;
 pub use evaluate::{evaluate_page, model_card, scores_csv};
 pub use reproduce::reproduction;
+pub use series::series_page;
 
 use sections::*;
 
@@ -296,14 +298,21 @@ fn key_numbers(audit: &Audit) -> Table {
         if let Some(mmd) = &found.mmd {
             row("MMD², unbiased".into(), number(mmd.mmd2_unbiased));
             row("MMD permutation test".into(), p_value(mmd.p_value, mmd));
+            let of_all = audit.sketched.as_ref().and_then(|s| s.mmd.as_ref());
+            let (name, eps, ci) = match of_all {
+                Some(all) => (
+                    "shift ε_eq, of all rows",
+                    all.effect.eps_eq,
+                    all.effect.ci95,
+                ),
+                None => ("shift ε_eq", mmd.effect.eps_eq, mmd.effect.ci95),
+            };
             row(
-                "shift ε_eq".into(),
-                mmd.effect
-                    .eps_eq
-                    .map_or(Value::Missing(None), |e| match mmd.effect.ci95 {
-                        Some(ci) => Value::percent_interval(e, ci),
-                        None => Value::Percent(e),
-                    }),
+                name.into(),
+                eps.map_or(Value::Missing(None), |e| match ci {
+                    Some(ci) => Value::percent_interval(e, ci),
+                    None => Value::Percent(e),
+                }),
             );
         }
         if let Some(centroid) = &found.centroid {

@@ -30,6 +30,14 @@ fn footer(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
     })
 }
 
+/// A note in a file's metadata.
+pub(super) fn note(path: &Path, name: &str) -> Result<Option<String>> {
+    let builder = footer(path)?;
+    let notes = builder.metadata().file_metadata().key_value_metadata();
+    let found = notes.and_then(|all| all.iter().find(|note| note.key == name));
+    Ok(found.and_then(|note| note.value.clone()))
+}
+
 pub(super) fn open(request: &Request<'_>) -> Result<Source> {
     let mut parts: Vec<Part> = Vec::new();
     let mut described = Vec::new();

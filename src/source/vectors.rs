@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
+use parquet::file::metadata::KeyValue;
 
 use super::write::writer_properties;
 use crate::embeddings::{IdSource, Ids, RowBlock};
@@ -55,6 +56,8 @@ pub struct VectorShape<'a> {
     pub vector_column: &'a str,
     /// Where the ids come from: a column of that name is written, row numbers are not.
     pub id_source: &'a IdSource,
+    /// A note for the file's metadata, under a name; Parquet only.
+    pub note: Option<(&'a str, String)>,
 }
 
 /// Writes row blocks as they come and returns how many rows there were. Null rows become nulls in Parquet and
@@ -88,7 +91,12 @@ fn write_parquet(
         IdSource::Column(name) => Some(name),
         IdSource::RowNumber => None,
     };
+    let note = shape
+        .note
+        .as_ref()
+        .map(|(name, text)| vec![KeyValue::new((*name).to_owned(), text.clone())]);
     let properties = writer_properties()
+        .set_key_value_metadata(note)
         .set_max_row_group_row_count(Some((GROUP_BYTES / (4 * shape.dim)).max(1)))
         // Values hardly repeat, and ids do not.
         .set_dictionary_enabled(false)

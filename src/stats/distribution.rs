@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -103,6 +104,52 @@ pub fn mean_std(values: &[f64]) -> Option<MeanStd> {
         mean,
         std: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
     })
+}
+
+/// Median; of an even number of values the mean of the middle two. 0 of none. No value is NaN.
+///
+/// Of many values only those are put in order that a sample says lie near the middle.
+pub fn median(values: &[f64]) -> f64 {
+    /// Values per sampled one, and a share of the sample on either side of its middle: 4,000 sampled
+    /// values know their median to within a hundredth of them.
+    const STEP: usize = 512;
+    const REACH: usize = 32;
+    let n = values.len();
+    if n == 0 {
+        return 0.0;
+    }
+    let mut sample: Vec<f64> = values.iter().copied().step_by(STEP).collect();
+    let (middle, reach) = (sample.len() / 2, sample.len() / REACH);
+    sample.sort_unstable_by(f64::total_cmp);
+    let (low, high) = if n < STEP * STEP {
+        (f64::NEG_INFINITY, f64::INFINITY)
+    } else {
+        (sample[middle - reach], sample[middle + reach])
+    };
+    let near = |low: f64, high: f64| -> (usize, Vec<f64>) {
+        values
+            .par_chunks(1 << 16)
+            .map(|part| {
+                let below = part.iter().filter(|&&v| v < low).count();
+                let near = part.iter().copied().filter(|&v| low <= v && v <= high);
+                (below, near.collect::<Vec<f64>>())
+            })
+            .reduce(Default::default, |mut a, b| {
+                a.1.extend(b.1);
+                (a.0 + b.0, a.1)
+            })
+    };
+    let (mut below, mut middle) = near(low, high);
+    // Both of the middle two must be among them.
+    if below + 1 > n / 2 || n / 2 >= below + middle.len() {
+        (below, middle) = near(f64::NEG_INFINITY, f64::INFINITY);
+    }
+    let (lower, &mut upper, _) = middle.select_nth_unstable_by(n / 2 - below, f64::total_cmp);
+    if n % 2 == 1 {
+        return upper;
+    }
+    let lower = lower.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    (lower + upper) / 2.0
 }
 
 /// The q-quantile of ascending values, interpolated linearly between order statistics at q·(n − 1), as
@@ -317,6 +364,7 @@ pub fn regroup(counts: &[u64], starts: &[usize]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::rng::Philox;
     use serde_json::Value;
 
     fn golden() -> Value {
@@ -451,5 +499,44 @@ mod tests {
         assert_eq!(regroup(&lumpy, &groups).iter().sum::<u64>(), 100);
         assert_eq!(groups, [0, 6]);
         assert_eq!(decile_groups(&[0, 0, 5]), [0]);
+    }
+
+    #[test]
+    fn medians_are_those_of_sorted_values() {
+        let mut rng = Philox::new(6, 0);
+        for n in [0, 1, 2, 3, 10, 262_143, 262_144, 262_145, 300_000] {
+            for ties in [false, true] {
+                let values: Vec<f64> = (0..n)
+                    .map(|_| {
+                        let value = rng.normal();
+                        if ties { value.round() } else { value }
+                    })
+                    .collect();
+                // In order, the sample is as even as can be; turned by blocks, it misleads.
+                let mut sorted = values.clone();
+                sorted.sort_unstable_by(f64::total_cmp);
+                let expected = match n {
+                    0 => 0.0,
+                    _ if n % 2 == 1 => sorted[n / 2],
+                    _ => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+                };
+                let mut misleading = sorted.clone();
+                for (i, value) in misleading.iter_mut().enumerate().step_by(512) {
+                    *value = f64::from(i as u32) + 10.0;
+                }
+                let of_misleading = {
+                    let mut sorted = misleading.clone();
+                    sorted.sort_unstable_by(f64::total_cmp);
+                    match n {
+                        0 => 0.0,
+                        _ if n % 2 == 1 => sorted[n / 2],
+                        _ => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+                    }
+                };
+                assert_eq!(median(&values), expected, "{n} {ties}");
+                assert_eq!(median(&sorted), expected, "{n} {ties}");
+                assert_eq!(median(&misleading), of_misleading, "{n} {ties}");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::metrics::cosine::CosineDistribution;
 use crate::metrics::mmd::Mmd;
 use crate::metrics::overlap::Overlap;
 use crate::metrics::retrieval::{METRICS, Retrieval};
+use crate::metrics::series::Series;
 use crate::stats::interval::Estimate;
 use crate::stats::paired::Z_975;
 
@@ -100,6 +101,12 @@ impl List {
             measures: Vec::new(),
             missing: missing.to_owned(),
         }
+    }
+
+    /// Another value under a name that is there.
+    fn replace(&mut self, name: &str, estimate: Option<f64>, ci95: Option<[f64; 2]>) {
+        self.measures.retain(|measure| measure.name != name);
+        self.add(name, estimate, ci95);
     }
 
     fn add(&mut self, name: impl Into<String>, estimate: Option<f64>, ci95: Option<[f64; 2]>) {
@@ -236,6 +243,12 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     list.missing = reason("MMD", &reason("distribution", "it is undefined here"));
     let distribution = audit.distribution.as_ref();
     add_mmd(&mut list, distribution.and_then(|d| d.mmd.as_ref()));
+    if let Some(mmd) = audit.sketched.as_ref().and_then(|s| s.mmd.as_ref()) {
+        // Of all rows, where the other is of a sketch's landmarks.
+        list.replace("eps_eq", mmd.effect.eps_eq, mmd.effect.ci95);
+        list.replace("mmd.p_value", Some(mmd.p_value), None);
+        list.replace("mmd2", Some(mmd.mmd2_unbiased), None);
+    }
     list.add(
         "vendi_ratio",
         distribution.and_then(|d| d.vendi_ratio),
@@ -289,6 +302,54 @@ pub fn cosine_measures(found: &CosineDistribution) -> Vec<Measure> {
     list.add("median", quantile("0.5"), None);
     list.add("p95", quantile("0.95"), None);
     list.add("p99", quantile("0.99"), None);
+    list.measures
+}
+
+/// What gates of a series can name, on its last snapshot.
+pub const SERIES_MEASURES: [&str; 6] = [
+    "eps_eq",
+    "p_value",
+    "previous.eps_eq",
+    "previous.p_value",
+    "out_of_control",
+    "changes",
+];
+
+/// Everything that a gate of `series` can ask for.
+pub fn series_measures(found: &Series) -> Vec<Measure> {
+    let mut list = List::new("the last snapshot is in another space");
+    let last = found.snapshots.last();
+    let steps = [
+        ("", last.and_then(|s| s.baseline.as_ref())),
+        ("previous.", last.and_then(|s| s.previous.as_ref())),
+    ];
+    for (prefix, step) in steps {
+        let mmd = step.and_then(|step| step.mmd.as_ref());
+        list.add(
+            format!("{prefix}eps_eq"),
+            mmd.and_then(|m| m.effect.eps_eq),
+            mmd.and_then(|m| m.effect.ci95),
+        );
+        list.add(format!("{prefix}p_value"), mmd.map(|m| m.p_value), None);
+    }
+    list.missing = "there are no control limits".to_owned();
+    let charts = [&found.baseline_chart, &found.previous_chart];
+    let limits = charts.iter().any(|chart| chart.upper.is_some());
+    let out = charts.iter().filter(|chart| {
+        chart
+            .out_of_control
+            .last()
+            .is_some_and(|name| last.is_some_and(|s| s.name == *name))
+    });
+    list.add("out_of_control", limits.then(|| out.count() as f64), None);
+    list.missing = "too few snapshots to look for changes".to_owned();
+    let changes = &found.changes;
+    let looked = changes.p_value.is_some() || !changes.points.is_empty();
+    list.add(
+        "changes",
+        looked.then_some(changes.points.len() as f64),
+        None,
+    );
     list.measures
 }
 

@@ -439,12 +439,51 @@ pub(super) fn retrieval(findings: &Findings<'_>, policy: &Policy) -> Axis {
     )
 }
 
+/// The shift of the distribution, from the best that there is of it.
+pub(super) struct Shift {
+    estimator: &'static str,
+    eps_eq: Option<f64>,
+    pub(super) ci95: Option<[f64; 2]>,
+    p_value: Option<f64>,
+    n: u64,
+    exact: bool,
+    minimum_detectable: Option<f64>,
+}
+
+impl Shift {
+    /// Of sketches, which are of all rows, before that of their landmarks.
+    pub(super) fn of(findings: &Findings<'_>) -> Option<Self> {
+        if let Some(mmd) = findings.sketched.and_then(|s| s.mmd.as_ref()) {
+            return Some(Self {
+                estimator: "MMD of sketches of all rows",
+                eps_eq: mmd.effect.eps_eq,
+                ci95: mmd.effect.ci95,
+                p_value: Some(mmd.p_value),
+                n: mmd.n_reference + mmd.n_current,
+                exact: false,
+                minimum_detectable: mmd.minimum_detectable,
+            });
+        }
+        let mmd = findings.distribution?.mmd.as_ref()?;
+        Some(Self {
+            estimator: "MMD",
+            eps_eq: mmd.effect.eps_eq,
+            ci95: mmd.effect.ci95,
+            p_value: mmd.p_value_holm,
+            n: mmd.n_reference + mmd.n_current,
+            exact: mmd.exact,
+            minimum_detectable: mmd.minimum_detectable,
+        })
+    }
+}
+
 pub(super) fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
     let name = AxisName::Distribution;
-    let Some(mmd) = findings.distribution.and_then(|d| d.mmd.as_ref()) else {
+    let mmd = findings.distribution.and_then(|d| d.mmd.as_ref());
+    let Some(shift) = Shift::of(findings) else {
         return axis(name, not_measured("MMD", &findings.comparability.reason));
     };
-    let Some(eps_eq) = mmd.effect.eps_eq else {
+    let Some(eps_eq) = shift.eps_eq else {
         return axis(
             name,
             not_measured(
@@ -453,13 +492,10 @@ pub(super) fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ),
         );
     };
-    let (lo, hi) = mmd
-        .effect
-        .ci95
-        .map_or((0.0, f64::INFINITY), |[l, h]| (l, h));
+    let (lo, hi) = shift.ci95.map_or((0.0, f64::INFINITY), |[l, h]| (l, h));
     let floor = findings.eps_floor();
     let margin = policy.max_eps_eq.max(floor);
-    let significant = mmd.p_value_holm.is_some_and(|p| p <= policy.alpha);
+    let significant = shift.p_value.is_some_and(|p| p <= policy.alpha);
     let state = match () {
         () if significant && lo > margin => AxisState::Shifted,
         // Nothing was found, and nothing above the review threshold can hide.
@@ -467,12 +503,14 @@ pub(super) fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
         () => AxisState::Unknown,
     };
     let mut evidence = vec![Evidence {
-        measure: "shift ε_eq (MMD, share of the corpus as if replaced by a foreign topic)"
-            .to_owned(),
+        measure: format!(
+            "shift ε_eq ({}, share of the corpus as if replaced by a foreign topic)",
+            shift.estimator
+        ),
         estimate: Some(eps_eq),
-        ci95: mmd.effect.ci95,
-        n: Some(mmd.n_reference + mmd.n_current),
-        exact: mmd.exact,
+        ci95: shift.ci95,
+        n: Some(shift.n),
+        exact: shift.exact,
         floor: findings.noise_floor.and_then(|f| f.eps_eq),
         threshold: Some(margin),
         state,
@@ -486,7 +524,7 @@ pub(super) fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
                 "undecided: between {:.1} and {:.1} % of the corpus, as if replaced by a foreign topic; this much data shows shifts from {:.1} %",
                 100.0 * lo,
                 100.0 * hi,
-                100.0 * mmd.minimum_detectable.unwrap_or(hi)
+                100.0 * shift.minimum_detectable.unwrap_or(hi)
             ),
             _ => format!(
                 "as if {:.1} % of the corpus had been replaced by a foreign topic (95 % interval {:.1} to {:.1} %)",
@@ -496,10 +534,12 @@ pub(super) fn distribution(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ),
         },
     }];
-    if let (Some(p), Some(vendi)) = (
-        mmd.dispersion_p_value_holm,
-        findings.distribution.and_then(|d| d.vendi_ratio),
-    ) {
+    if let Some(mmd) = mmd
+        && let (Some(p), Some(vendi)) = (
+            mmd.dispersion_p_value_holm,
+            findings.distribution.and_then(|d| d.vendi_ratio),
+        )
+    {
         let moved = p <= policy.alpha && !(0.95..=1.05).contains(&vendi);
         evidence.push(fact(
             "ratio of Vendi scores, current to reference",

@@ -1,13 +1,13 @@
 //! What an MMD² is measured against: how far one topic of the reference is from the rest.
 
 use super::Sample;
-use super::bandwidth::median;
 use super::blocks::{Grouped, hash};
 use super::estimate::{counts, means, mmd2, observed};
 use crate::embeddings::{Rows, Values};
 use crate::engine::{BlockLayout, Engine, KernelFamily};
 use crate::error::Result;
 use crate::metrics::kmeans::kmeans;
+use crate::stats::distribution::median;
 
 /// Reference rows that are clustered.
 const SAMPLED_ROWS: usize = 4_000;
@@ -15,6 +15,11 @@ const SAMPLED_ROWS: usize = 4_000;
 /// Rows per cluster that are aimed at, and bounds for the number of clusters.
 const CLUSTER_ROWS: usize = 50;
 const CLUSTERS: std::ops::RangeInclusive<usize> = 2..=64;
+
+/// Clusters that so many rows of a reference are divided into.
+pub(crate) fn clusters(rows: usize) -> usize {
+    (rows / CLUSTER_ROWS).clamp(*CLUSTERS.start(), *CLUSTERS.end())
+}
 
 /// M2 and how many clusters it is the median over.
 pub(super) struct ReferenceScale {
@@ -41,8 +46,7 @@ pub(super) fn reference_scale(
     drawn.truncate(SAMPLED_ROWS);
     let values = Values::gather(sample.rows, &drawn);
     let rows = values.rows(sample.rows.dim());
-    let clusters = (drawn.len() / CLUSTER_ROWS).clamp(*CLUSTERS.start(), *CLUSTERS.end());
-    let clustering = kmeans(engine, rows, clusters, seed)?;
+    let clustering = kmeans(engine, rows, clusters(drawn.len()), seed)?;
 
     let mut blocks = vec![Vec::new(); clustering.sizes.len()];
     for (row, &cluster) in clustering.assignment.iter().enumerate() {

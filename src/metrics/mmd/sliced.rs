@@ -11,7 +11,7 @@ mod features;
 mod held;
 mod parts;
 
-use self::features::{FEATURES, FREQUENCIES, FeatureSums, dot};
+use self::features::{FEATURES, FREQUENCIES, FeatureSums};
 pub use self::held::HeldShare;
 pub use self::parts::{Decomposition, decompose};
 
@@ -20,6 +20,7 @@ use super::blocks::{Blocks, Grouped, Unit};
 use super::{Sample, estimate};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::metrics::fourier::dot;
 use crate::stats::interval::sqrt_scale_interval;
 use crate::stats::paired::Z_975;
 use crate::stats::permutation::{Exchange, quadrants};
@@ -401,10 +402,10 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use super::features::orthogonal_frequencies;
     use super::*;
     use crate::embeddings::{Ids, Rows};
     use crate::engine::{DeviceChoice, EngineConfig};
+    use crate::metrics::fourier::orthogonal_frequencies;
     use crate::stats::rng::Philox;
 
     /// MMD² within slices against sums over pairs, for single rows, groups and shared ids.
@@ -465,7 +466,7 @@ mod tests {
             .unwrap();
             assert_eq!(found.partitions[0], found.partitions[1]);
 
-            let frequencies = orthogonal_frequencies(dim, 2.0, 9);
+            let frequencies = orthogonal_frequencies(dim, FREQUENCIES, 2.0, 9);
             let kernel = |a: &[f32], b: &[f32]| -> f64 {
                 let cosines = frequencies.chunks_exact(dim).map(|w| {
                     let phase: f64 = (0..dim)

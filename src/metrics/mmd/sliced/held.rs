@@ -1,7 +1,8 @@
 //! How much of the MMD² of the whole goes where one slice is left out.
 
-use super::features::{FREQUENCIES, FeatureSums, dot};
+use super::features::{FREQUENCIES, FeatureSums};
 use super::{Layout, SliceBlocks};
+use crate::metrics::fourier::dot;
 use crate::stats::interval::jackknife_variance;
 use crate::stats::paired::Z_975;
 
