@@ -287,3 +287,24 @@ fn text_report_and_json_show_what_was_found() {
     assert_eq!(by_batch["concentration"]["name"], "day 3");
     assert!(results["topics"]["emerging"]["groups"].is_array());
 }
+
+#[test]
+fn parts_of_different_types_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    for (from, to) in [
+        ("reference.parquet", "a.parquet"),
+        ("reference_f16.parquet", "b.parquet"),
+    ] {
+        std::fs::copy(fixtures.join(from), folder.path().join(to)).expect("a part");
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_vecdrift"))
+        .arg("audit")
+        .args([folder.path(), &fixtures.join("reference.parquet")])
+        .args(["--device", "cpu"])
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("b.parquet") && said.contains("f16"), "{said}");
+}

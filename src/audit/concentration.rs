@@ -40,7 +40,7 @@ pub(super) fn evidence(slices: &Slices, policy: &Policy) -> Option<Evidence> {
         _ => "look at how its vectors were made",
     };
     let held = format!(
-        "{} holds {:.0} % of {drift} (95 % interval {:.0} to {:.0} %) with {:.1} % of the rows",
+        "the slice {} holds {:.0} % of {drift} (95 % interval {:.0} to {:.0} %) with {:.1} % of the rows",
         found.label,
         percent(found.share.min(1.0)),
         percent(low),

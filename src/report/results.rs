@@ -285,7 +285,10 @@ fn key_numbers(audit: &Audit) -> Table {
     if let Some(found) = audit.topics.as_ref().and_then(|t| t.emerging.as_ref()) {
         row(
             "rows in new topics".into(),
-            Value::percent_interval(found.share, found.share_ci95),
+            match found.groups.is_empty() {
+                true => Value::missing("none found"),
+                false => Value::percent_interval(found.share, found.share_ci95),
+            },
         );
     }
     if let Some(typical) = audit.thresholds.as_ref().and_then(cutoffs::typical) {
