@@ -370,8 +370,23 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         .and_then(|found| found.paired_cosine.as_mut())
         .map(|paired| std::mem::take(&mut paired.cosines));
     clock.lap("coordinates");
-    let mut neighbourhoods =
-        measure::neighbourhoods(engine, shared.as_ref(), config, &mut not_measured)?;
+    let labels = group_labels(&reference, &join, config);
+    let mut neighbourhoods = measure::neighbourhoods(
+        engine,
+        shared.as_ref(),
+        labels.as_deref(),
+        config,
+        &mut not_measured,
+    )?;
+    let grouped = neighbourhoods.as_ref().and_then(|n| n.groups.as_ref());
+    if let (Some(column), Some(groups)) = (&config.group, grouped) {
+        warnings.extend(groups.warning(column));
+        if noise_floor.is_some() {
+            warnings.push(format!(
+                "the noise floor of the overlap is that of lists which may hold rows of the same {column}, the audit's lists may not"
+            ));
+        }
+    }
     clock.lap("neighbourhoods");
     if let (Some(floor), Some(found)) = (&noise_floor, &neighbourhoods) {
         let (base, twice) = (found.base as u64, floor.rows);
@@ -522,6 +537,14 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     })
 }
 
+/// The group of every shared row, where groups were asked for.
+fn group_labels(reference: &Embeddings, join: &Join, config: &AuditConfig) -> Option<Vec<String>> {
+    let of_rows = reference.column(config.group.as_ref()?)?;
+    let rows = join.reference_rows();
+    let label = |&row: &u32| of_rows[row as usize].clone();
+    Some(rows.iter().map(label).collect())
+}
+
 /// The texts of the most moved items and of what they lost and gained; the first set that has one tells.
 fn texts_of_moved(
     sets: &[&Embeddings],
@@ -593,6 +616,7 @@ fn pair(
         ks: vec![10],
         headline_k: 10,
         queries: Some(POSITIONAL_ITEMS),
+        ranked_items: 0,
         seed: config.seed,
         ..OverlapConfig::default()
     };
@@ -601,6 +625,7 @@ fn pair(
         shared.reference(),
         shared.current(),
         &shared.ids,
+        None,
         &probe,
     )?;
     if found

@@ -17,6 +17,7 @@ mod life;
 mod map;
 mod mixed_spaces;
 mod mmd;
+mod neighbour_structure;
 mod neighbourhoods;
 mod ood;
 mod oracle;

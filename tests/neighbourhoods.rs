@@ -87,7 +87,7 @@ fn ids(rows: usize) -> Ids {
 /// Overlap of two sets of values with ids `item-0`, `item-1`, …
 fn overlap_of(a: (&[f32], usize), b: (&[f32], usize), config: &OverlapConfig) -> Overlap {
     let (a, b) = (Rows::new(a.0, a.1), Rows::new(b.0, b.1));
-    overlap(&cpu(), a, b, &ids(a.len()), config).unwrap()
+    overlap(&cpu(), a, b, &ids(a.len()), None, config).unwrap()
 }
 
 fn json(result: &impl serde::Serialize) -> serde_json::Value {
@@ -227,7 +227,7 @@ fn row_order_changes_nothing() {
         let (c, d) = (gathered(&a, dim, &order), gathered(&b, 12, &order));
         let moved_ids: Ids = order.iter().map(|i| format!("item-{i}")).collect();
         let (c, d) = (Rows::new(&c, dim), Rows::new(&d, 12));
-        let moved = overlap(&cpu(), c, d, &moved_ids, &config).unwrap();
+        let moved = overlap(&cpu(), c, d, &moved_ids, None, &config).unwrap();
         assert_eq!(json(&plain), json(&moved));
         assert_eq!(plain.items, queries.unwrap_or(rows));
         for (item, id) in moved.per_item.ids.iter().enumerate() {
@@ -446,7 +446,7 @@ fn impossible_requests_are_refused() {
     let message = |rows: usize, config: OverlapConfig| {
         let values = gaussian(rows, 4, 21);
         let rows = Rows::new(&values, 4);
-        let refused = overlap(&cpu(), rows, rows, &ids(rows.len()), &config).unwrap_err();
+        let refused = overlap(&cpu(), rows, rows, &ids(rows.len()), None, &config).unwrap_err();
         assert!(refused.is_input());
         refused.to_string()
     };

@@ -90,10 +90,12 @@ pub(super) fn noise_floor(
         shared.reference(),
         shared.current(),
         &shared.ids,
+        None,
         &OverlapConfig {
             ks: config.ks.clone(),
             headline_k: config.headline_k(),
             queries: Some(queries.min(OVERLAP_QUERIES)),
+            ranked_items: 0,
             seed: config.seed,
             ..OverlapConfig::default()
         },

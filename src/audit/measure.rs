@@ -195,6 +195,7 @@ pub(super) fn coordinates(
 pub(super) fn neighbourhoods(
     engine: &Engine,
     shared: Option<&Shared<'_>>,
+    labels: Option<&[String]>,
     config: &AuditConfig,
     not_measured: &mut Vec<NotMeasured>,
 ) -> Result<Option<Overlap>> {
@@ -218,6 +219,7 @@ pub(super) fn neighbourhoods(
         shared.reference(),
         shared.current(),
         &shared.ids,
+        labels,
         &overlap_config,
     )
     .map(Some)

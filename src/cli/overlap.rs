@@ -22,6 +22,7 @@ use crate::report;
 Examples:
   vecdrift overlap old.parquet new.parquet -k 10
   vecdrift overlap old.parquet new.parquet -k 10 --out overlap/
+  vecdrift overlap old.parquet new.parquet --group document_id
 
 overlap@k = |A ∩ B| / k over each item's k nearest in either space. Dimensions
 and row order may differ. With --out the folder gets items.parquet.")]
@@ -33,6 +34,10 @@ pub(super) struct OverlapArgs {
     /// Length of the neighbour lists
     #[arg(short, long, value_name = "K", default_value_t = 10)]
     k: usize,
+    /// Column whose equal values mark rows that belong together, e.g. the chunks
+    /// of one document: they are kept out of each other's lists
+    #[arg(long, value_name = "COLUMN")]
+    group: Option<String>,
     /// Query only this many items (the base is never sampled)
     #[arg(long, value_name = "N")]
     queries: Option<usize>,
@@ -46,6 +51,7 @@ pub(super) struct OverlapArgs {
 struct Config {
     reference: String,
     current: String,
+    group: Option<String>,
     overlap: OverlapConfig,
 }
 
@@ -55,6 +61,7 @@ impl OverlapArgs {
             reference,
             current,
             k,
+            group,
             queries,
             input,
             gates,
@@ -65,10 +72,10 @@ impl OverlapArgs {
         }
         super::positive("--queries", queries)?;
         let mut clock = Stopwatch::start();
-        let options = input.read_options(&[]);
+        let columns: Vec<String> = group.iter().cloned().collect();
         let sources = [
-            session::open(&reference, &options)?,
-            session::open(&current, &options)?,
+            session::open(&reference, &input.read_options(&columns))?,
+            session::open(&current, &input.read_options(&[]))?,
         ];
         let infos = sources.each_ref().map(|s| s.info().clone());
         let n = infos[0].rows.unwrap_or(0) as usize;
@@ -98,6 +105,10 @@ impl OverlapArgs {
         }
         let rows = join.reference_rows();
         let ids: Ids = x.set.ids.select(&rows);
+        let labels: Option<Vec<String>> = x.set.first_column().map(|of_rows| {
+            let label = |&row: &u32| of_rows[row as usize].clone();
+            rows.iter().map(label).collect()
+        });
         let (xs, ys) = (x.set.gather(&rows), y.set.gather(&join.current_rows()));
         let config = OverlapConfig {
             ks: gates
@@ -115,6 +126,7 @@ impl OverlapArgs {
             xs.rows(x.set.dim()),
             ys.rows(y.set.dim()),
             &ids,
+            labels.as_deref(),
             &config,
         )?;
         clock.lap("overlap");
@@ -138,6 +150,7 @@ impl OverlapArgs {
             Config {
                 reference,
                 current,
+                group: group.clone(),
                 overlap: config,
             },
             vec![x.summary, y.summary],
@@ -145,6 +158,9 @@ impl OverlapArgs {
             found,
             clock.timings(),
         );
+        let groups = output.results.groups.as_ref().zip(group.as_ref());
+        let warning = groups.and_then(|(sizes, column)| sizes.warning(column));
+        output.warnings.extend(warning);
         let unshared = join.only_reference.len() + join.only_current.len();
         if unshared > 0 {
             output.warnings.push(format!(

@@ -28,6 +28,9 @@ const CHUNK: usize = 16_384;
 /// Log-odds of a foreign row, as a share of those of the core's median row, at least: stray rows of the majority
 /// are likelier in the other group too, but by less.
 const MIN_ODDS_SHARE: f64 = 0.62;
+/// Rows of another space lie to the mean of the others as at random, with a cosine of standard deviation 1/√d about
+/// the group's; stray rows of the majority point its way. Beyond this many of them a row is stray.
+const MAX_MEAN_Z: f64 = 3.0;
 /// Times that stray rows are left out and the groups taken anew.
 const REFINEMENTS: usize = 2;
 /// Passes that sort rows into two spaces.
@@ -146,11 +149,10 @@ pub fn mixed_spaces(
         for (first, values) in rows.chunks(CHUNK) {
             let unit = unit_rows(F32Rows::new(&values, rows.dim()));
             let more = group.log_odds(engine, F32Rows::new(&unit, rows.dim()))?;
-            let likelier = more
-                .iter()
+            let belong = (more.iter().zip(unit.chunks_exact(rows.dim())))
                 .zip(first as u32..)
-                .filter(|(odds, _)| **odds > group.least_odds);
-            foreign.extend(likelier.map(|(_, row)| row));
+                .filter(|((odds, row), _)| group.edge.admits(**odds, row));
+            foreign.extend(belong.map(|(_, row)| row));
         }
     }
     Ok(Some(MixedSpaces {
@@ -176,8 +178,7 @@ pub fn mixed_spaces(
 struct Group {
     density: Density,
     others: Density,
-    /// Log-odds from which a row belongs to it.
-    least_odds: f64,
+    edge: Edge,
     agreement: f64,
     own: f64,
     control: f64,
@@ -209,6 +210,50 @@ impl Group {
             .zip(others)
             .for_each(|(own, other)| *own -= other);
         Ok(odds)
+    }
+}
+
+/// Where a group ends.
+struct Edge {
+    /// Log-odds from which a row belongs to it.
+    least_odds: f64,
+    /// Direction of the others' mean, of length 1; 0 where they have none.
+    mean: Vec<f32>,
+    /// Cosine with it up to which a row may belong to the group.
+    most_cosine: f64,
+}
+
+impl Edge {
+    /// Of a group with its core, most of which surely belongs to it.
+    fn new(unit: F32Rows<'_>, members: &[usize], core: &[usize], least_odds: f64) -> Self {
+        let mut sums = vec![0.0; unit.dim()];
+        for row in complement(members, unit.len()) {
+            let row = unit.row(row).iter();
+            sums.iter_mut()
+                .zip(row)
+                .for_each(|(sum, &v)| *sum += f64::from(v));
+        }
+        let length = sums
+            .iter()
+            .map(|v| v * v)
+            .sum::<f64>()
+            .sqrt()
+            .max(f64::MIN_POSITIVE);
+        let mean: Vec<f32> = sums.iter().map(|v| (v / length) as f32).collect();
+        let mut cosines: Vec<f64> = core
+            .iter()
+            .map(|&row| score::dot(unit.row(row), &mean))
+            .collect();
+        cosines.sort_unstable_by(f64::total_cmp);
+        Self {
+            least_odds: least_odds.max(0.0),
+            most_cosine: cosines[cosines.len() / 2] + MAX_MEAN_Z / (unit.dim() as f64).sqrt(),
+            mean,
+        }
+    }
+
+    fn admits(&self, odds: f64, row: &[f32]) -> bool {
+        odds > self.least_odds && score::dot(row, &self.mean) <= self.most_cosine
     }
 }
 
@@ -422,7 +467,7 @@ fn settled_group(
     // What the group is, its core says: stray rows of the majority gather at its edge, and leave when it
     // no longer counts them.
     let mut refined = 0;
-    let (density, others_density, rest, mut core, least_odds) = loop {
+    let (density, others_density, rest, mut core, edge) = loop {
         let (density, others_density, rest) = densities(&members)?;
         let own = density.log_likelihoods(engine, unit)?;
         let others = others_density.log_likelihoods(engine, unit)?;
@@ -430,12 +475,18 @@ fn settled_group(
         let mut core = members.clone();
         core.sort_by(|&a, &b| odds(b).total_cmp(&odds(a)).then(a.cmp(&b)));
         core.truncate(members.len().div_ceil(2));
-        let least_odds = (MIN_ODDS_SHARE * odds(core[core.len() / 2])).max(0.0);
+        let edge = Edge::new(
+            unit,
+            &members,
+            &core,
+            MIN_ODDS_SHARE * odds(core[core.len() / 2]),
+        );
         if refined == REFINEMENTS {
-            break (density, others_density, rest, core, least_odds);
+            break (density, others_density, rest, core, edge);
         }
         refined += 1;
-        let next: Vec<usize> = (0..n).filter(|&row| odds(row) > least_odds).collect();
+        let admitted = |&row: &usize| edge.admits(odds(row), unit.row(row));
+        let next: Vec<usize> = (0..n).filter(admitted).collect();
         if next.len() < LEAST_MINORITY || 2 * next.len() > n {
             return Ok(None);
         }
@@ -461,7 +512,7 @@ fn settled_group(
         topics: None,
         density,
         others: others_density,
-        least_odds,
+        edge,
     };
     if group.seems_foreign() {
         group.topics = topic_agreement(engine, unit, &complement(&members, n), &rest)?;

@@ -3,6 +3,11 @@
 //! The one drift measure that needs no common space: it compares, item by item, the k nearest rows in
 //! the reference space with those in the current one. Rotation, scale and dimension do not matter.
 //!
+//! # Groups
+//! Chunks of one document are each other's nearest rows in any space, and they move together. Where groups
+//! are given, rows of one group are never in each other's lists (the search leaves them out; nothing is cut
+//! off afterwards), and intervals are those of means over groups.
+//!
 //! # Ties
 //! Lists are exact and ordered by score, then by row. Where the k-th and the next score of a row are
 //! exactly equal (duplicates), the smaller row number is in the list; such queries are counted
@@ -14,15 +19,23 @@ use serde::Serialize;
 
 use super::duplicates::duplicate_rows;
 use crate::embeddings::{Ids, Rows, Values};
-use crate::engine::fixed::FixedSum;
 use crate::engine::{Engine, Metric, SelfExclusion, score};
 use crate::error::{Error, Result};
-use crate::stats::paired::{Z_975, quantile_sorted};
 
+mod dimension;
+mod faithfulness;
+mod groups;
 mod hubness;
 mod lists;
+mod mutual;
+mod tally;
 
+pub use dimension::IntrinsicDimension;
+pub use faithfulness::Faithfulness;
+use groups::Groups;
 pub use hubness::Hubness;
+pub use mutual::MutualNeighbors;
+use tally::Tally;
 
 /// Queries whose lists of both sides are held at once; bounds memory, changes no result.
 const QUERY_BATCH: usize = 1 << 17;
@@ -32,13 +45,17 @@ const MOST_MOVED: usize = 20;
 /// What [`overlap`] measures.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct OverlapConfig {
-    /// List lengths k of the curve; each is cut to the number of other rows.
+    /// List lengths k of the curve; each is cut to the number of other rows, of other groups where there are
+    /// groups.
     pub ks: Vec<usize>,
     /// The k of the headline numbers and of everything per item; cut likewise.
     pub headline_k: usize,
     /// Query this many rows, those with the smallest id hashes; `None`: all. Neighbours are sought among
     /// all rows whatever this is, because overlap in a sampled base is a different, larger number.
     pub queries: Option<usize>,
+    /// For trustworthiness and continuity, rank the lost and gained neighbours of at most this many of the
+    /// queried rows, again those with the smallest id hashes, among all rows; 0: leave both out.
+    pub ranked_items: usize,
     /// Persistence p of rank-biased overlap, in (0, 1).
     pub rbo_p: f64,
     /// What nearest means.
@@ -53,6 +70,7 @@ impl Default for OverlapConfig {
             ks: vec![1, 5, 10, 50, 100],
             headline_k: 10,
             queries: Some(100_000),
+            ranked_items: 1_000,
             rbo_p: 0.9,
             metric: Metric::Cosine,
             seed: 0,
@@ -71,6 +89,8 @@ pub struct Overlap {
     pub base: usize,
     /// Whether every row was queried, rather than a sample.
     pub exact: bool,
+    /// Groups whose rows are kept out of each other's lists; null where none were given.
+    pub groups: Option<GroupSizes>,
     /// What nearest means.
     pub metric: Metric,
     /// overlap@k = |A ∩ B|/k per item, A and B its k nearest rows in the two spaces; 1: unchanged.
@@ -81,7 +101,8 @@ pub struct Overlap {
     pub rbo: MeanOverItems,
     /// Persistence p of `rbo`.
     pub rbo_p: f64,
-    /// Expected overlap@k of unrelated spaces, k/(n − 1).
+    /// Expected overlap@k of unrelated spaces, k/(n − 1); with groups the mean of k/(n − g), g the size of an
+    /// item's group.
     pub chance: f64,
     /// Expected overlap@k if lists were exchanged among items, which keeps each space's hubs:
     /// (1/k) Σⱼ (oⱼ/q)(o′ⱼ/q) with k-occurrences o and o′.
@@ -93,8 +114,16 @@ pub struct Overlap {
     pub top1_agreement: f64,
     /// The curve over k, ascending.
     pub at_k: Vec<OverlapAtK>,
+    /// Pairs of items that are each other's neighbours, at k.
+    pub mutual: MutualNeighbors,
+    /// Trustworthiness and continuity at k; null where they were not asked for or k is more than half of
+    /// the rows that may be in a list.
+    pub faithfulness: Option<Faithfulness>,
     /// Unevenness of the k-occurrence on both sides.
     pub hubness: BothSides<Hubness>,
+    /// Local intrinsic dimension, from the distances to the k nearest rows; null for dot products, which
+    /// are no distances.
+    pub intrinsic_dimension: Option<BothSides<IntrinsicDimension>>,
     /// Queries whose list at k is decided by row order on either side: equal scores at k and k + 1.
     pub boundary_ties: u64,
     /// Rows equal, value for value, to an earlier row of their side. They stay in: each copy is an item
@@ -107,8 +136,32 @@ pub struct Overlap {
     pub per_item: OverlapItems,
 }
 
-/// A quantity of either side.
+/// How large groups are.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct GroupSizes {
+    /// Groups of the rows searched.
+    pub groups: usize,
+    /// Rows of the largest.
+    pub largest: usize,
+}
+
+/// Groups larger than this slow the search down, which scores whole groups to leave them out.
+const LARGE_GROUP: usize = 1_000;
+
+impl GroupSizes {
+    /// What to say of groups named by `column` that are too large to be documents.
+    pub fn warning(&self, column: &str) -> Option<String> {
+        (self.largest > LARGE_GROUP).then(|| {
+            format!(
+                "one value of {column} marks {} rows, none of which is in another's neighbour list: lists are exact, but such groups are slow to leave out, and what is measured is neighbours outside them",
+                self.largest
+            )
+        })
+    }
+}
+
+/// A quantity of either side.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct BothSides<T> {
     /// In the reference set.
     pub reference: T,
@@ -130,7 +183,8 @@ pub enum IntervalTarget {
     /// The mean over all rows of this corpus, of which a sample was queried (finite-population
     /// correction applied).
     ThisCorpus,
-    /// The mean over corpora like this one: every row was queried, so this corpus's mean is exact.
+    /// The mean over corpora like this one: every row was queried, so this corpus's mean is exact; or groups
+    /// were given, and the interval is one of draws of groups.
     SimilarCorpora,
 }
 
@@ -162,7 +216,7 @@ pub struct OverlapAtK {
     pub ci95: Option<[f64; 2]>,
     /// Mean Jaccard index.
     pub jaccard: f64,
-    /// k/(n − 1).
+    /// As in the headline, at this k.
     pub chance: f64,
     /// As in the headline, at this k.
     pub chance_hub_aware: f64,
@@ -181,6 +235,13 @@ pub struct MovedItem {
     pub overlap: f64,
     /// Rank-biased overlap.
     pub rbo: f64,
+    /// Cosine between its two vectors, where the dimensions agree; it means something only where both
+    /// stand in one coordinate system.
+    pub paired_cosine: Option<f64>,
+    /// How many queries have it among their k nearest in the reference space.
+    pub k_occurrence_reference: u32,
+    /// The same in the current space.
+    pub k_occurrence_current: u32,
     /// Reference neighbours that are none in the current space, nearest first.
     pub lost: Vec<MovedNeighbor>,
     /// Current neighbours that were none in the reference space, nearest first.
@@ -260,14 +321,14 @@ impl NeighborChanges {
 /// Compares every item's nearest rows in two spaces.
 ///
 /// `reference` is n × d, `current` n × d′; row i of both, and id i, are the same item. A row is never its
-/// own neighbour. All overlaps are in [0, 1], 1 meaning unchanged; similarities are exact (f64), and the
+/// own neighbour, nor is one of its group: rows with equal `labels`, where there are labels. All overlaps are in [0, 1], 1 meaning unchanged; similarities are exact (f64), and the
 /// result is the same for any number of threads, batches and shards.
 ///
 /// # Errors
-/// Fewer than two rows, a k or a number of queries of 0, `rbo_p` outside (0, 1), or a device failure.
+/// Fewer than two rows or groups, a k or a number of queries of 0, `rbo_p` outside (0, 1), or a device failure.
 ///
 /// # Panics
-/// If the numbers of rows and ids differ.
+/// If the numbers of rows, ids and labels differ.
 ///
 /// # Source
 /// Overlap and its null: Huh et al. (2024), Gröger et al. (2026). Golden values:
@@ -277,16 +338,19 @@ pub fn overlap(
     reference: Rows<'_>,
     current: Rows<'_>,
     ids: &Ids,
+    labels: Option<&[String]>,
     config: &OverlapConfig,
 ) -> Result<Overlap> {
     assert_eq!((reference.len(), current.len()), (ids.len(), ids.len()));
-    let lengths = ListLengths::new(ids.len(), config)?;
+    assert!(labels.is_none_or(|labels| labels.len() == ids.len()));
+    let groups = Groups::new(ids.len(), labels);
+    let lengths = ListLengths::new(ids.len(), &groups, config)?;
     let chosen = choose_queries(ids, config);
     let sides = Sides {
-        reference: Side::new(reference, config.metric),
-        current: Side::new(current, config.metric),
+        reference: Side::new(reference, &groups, config.metric),
+        current: Side::new(current, &groups, config.metric),
     };
-    let mut tally = Tally::new(&lengths, ids.len());
+    let mut tally = Tally::new(&lengths, &groups);
     for batch in chosen.chunks(QUERY_BATCH) {
         // One list length more than needed shows whether the last one is a tie.
         let before = sides
@@ -305,10 +369,13 @@ pub fn overlap(
     let (reference, current) =
         rayon::join(|| duplicate_rows(reference), || duplicate_rows(current));
     let duplicate_rows = BothSides { reference, current };
-    Ok(tally.finish(ids, config, duplicate_rows))
+    let mut found = tally.finish(ids, config, &sides, duplicate_rows);
+    let items = (&found.per_item, ids);
+    found.faithfulness = faithfulness::faithfulness(engine, &sides, items, found.k, config)?;
+    Ok(found)
 }
 
-/// The list lengths that n rows allow, ascending.
+/// The list lengths that every row's list can have, ascending.
 struct ListLengths {
     ks: Vec<usize>,
     /// Index of the headline k in `ks`.
@@ -317,10 +384,15 @@ struct ListLengths {
 }
 
 impl ListLengths {
-    fn new(rows: usize, config: &OverlapConfig) -> Result<Self> {
+    fn new(rows: usize, groups: &Groups, config: &OverlapConfig) -> Result<Self> {
         let refuse = |fact: String| Err(Error::input("overlap", fact));
         if rows < 2 {
             return refuse(format!("{rows} shared rows, expected at least 2"));
+        }
+        if groups.count() < 2 {
+            return refuse(format!(
+                "all {rows} shared rows are of one group, expected at least 2 groups"
+            ));
         }
         if config.headline_k == 0 || config.ks.contains(&0) {
             return refuse("k is 0, expected at least 1".to_owned());
@@ -334,8 +406,9 @@ impl ListLengths {
                 config.rbo_p
             ));
         }
-        let headline_k = config.headline_k.min(rows - 1);
-        let mut ks: Vec<usize> = config.ks.iter().map(|&k| k.min(rows - 1)).collect();
+        let others = rows - groups.largest();
+        let headline_k = config.headline_k.min(others);
+        let mut ks: Vec<usize> = config.ks.iter().map(|&k| k.min(others)).collect();
         ks.push(headline_k);
         ks.sort_unstable();
         ks.dedup();
@@ -369,21 +442,21 @@ fn choose_queries(ids: &Ids, config: &OverlapConfig) -> Vec<u32> {
 struct Side<'a> {
     rows: Rows<'a>,
     norms: Vec<f64>,
-    row_numbers: Vec<u32>,
+    groups: &'a Groups,
     metric: Metric,
 }
 
 impl<'a> Side<'a> {
-    fn new(rows: Rows<'a>, metric: Metric) -> Self {
+    fn new(rows: Rows<'a>, groups: &'a Groups, metric: Metric) -> Self {
         Self {
             rows,
             norms: score::norms(rows),
-            row_numbers: (0..rows.len() as u32).collect(),
+            groups,
             metric,
         }
     }
 
-    /// The `k` nearest other rows of each row of `batch`.
+    /// The `k` nearest rows of other groups of each row of `batch`.
     fn nearest(&self, engine: &Engine, batch: &[u32], k: usize) -> Result<Vec<Vec<(f64, u32)>>> {
         let dim = self.rows.dim();
         let first = batch[0] as usize;
@@ -395,10 +468,11 @@ impl<'a> Side<'a> {
             gathered = Values::gather(self.rows, batch);
             gathered.rows(dim)
         };
-        // Every row is a group of its own: none meets itself.
+        let of_rows = self.groups.of_rows();
+        let of_queries: Vec<u32> = batch.iter().map(|&row| of_rows[row as usize]).collect();
         let exclude = SelfExclusion {
-            queries: batch,
-            base: &self.row_numbers,
+            queries: &of_queries,
+            base: of_rows,
         };
         let found = engine.nearest(queries, self.rows, k, self.metric, Some(exclude))?;
         Ok(found.lists)
@@ -429,11 +503,21 @@ struct ComparedItem {
     kth_score: f64,
     /// How far below `kth_score` the old neighbours are on average; 0 where they are not.
     shortfall: f64,
+    /// 1 / local intrinsic dimension, where similarities are cosines.
+    inverse_dimension: BothSides<Option<f64>>,
     lost: Vec<NeighborChange>,
     gained: Vec<NeighborChange>,
 }
 
 impl Sides<'_> {
+    /// Cosine between the two vectors of a row, where the dimensions agree.
+    fn paired_cosine(&self, row: u32) -> Option<f64> {
+        let row = row as usize;
+        let (x, y) = (self.reference.rows.row(row), self.current.rows.row(row));
+        let norms = (self.reference.norms[row], self.current.norms[row]);
+        (x.len() == y.len()).then(|| score::similarity(Metric::Cosine, &x, norms.0, &y, norms.1))
+    }
+
     fn compare(
         &self,
         row: u32,
@@ -472,6 +556,12 @@ impl Sides<'_> {
             .collect();
         let kth_score = new[k - 1].0;
         let shortfall = kth_score - old_scores_sum / k as f64;
+        let inverse_dimension = |list: &lists::List| {
+            let cosines = self.current.metric == Metric::Cosine;
+            cosines
+                .then(|| dimension::inverse_of_cosines(list))
+                .flatten()
+        };
         // Less than the rounding of a mean is nothing.
         let moved = !lost.is_empty() && shortfall > 1e-12 * kth_score.abs();
         ComparedItem {
@@ -485,339 +575,19 @@ impl Sides<'_> {
             same_nearest: before[0].1 == after[0].1,
             kth_score,
             shortfall: if moved { shortfall } else { 0.0 },
+            inverse_dimension: BothSides {
+                reference: inverse_dimension(old),
+                current: inverse_dimension(new),
+            },
             lost,
             gained,
         }
     }
 }
 
-/// Counts at one list length. All integers, so that the order of items does not matter.
-struct TallyAtK {
-    k: usize,
-    /// Items by rows in common.
-    histogram: Vec<u64>,
-    boundary_ties: u64,
-    /// k-occurrence of every row.
-    occurrence: BothSides<Vec<u32>>,
-}
-
-impl TallyAtK {
-    fn new(k: usize, rows: usize) -> Self {
-        Self {
-            k,
-            histogram: vec![0; k + 1],
-            boundary_ties: 0,
-            occurrence: BothSides {
-                reference: vec![0; rows],
-                current: vec![0; rows],
-            },
-        }
-    }
-
-    fn add(&mut self, common: u32, tied: bool, before: &lists::List, after: &lists::List) {
-        self.histogram[common as usize] += 1;
-        self.boundary_ties += u64::from(tied);
-        for &(_, row) in &before[..self.k] {
-            self.occurrence.reference[row as usize] += 1;
-        }
-        for &(_, row) in &after[..self.k] {
-            self.occurrence.current[row as usize] += 1;
-        }
-    }
-
-    fn items(&self) -> u64 {
-        self.histogram.iter().sum()
-    }
-
-    fn rows(&self) -> usize {
-        self.occurrence.reference.len()
-    }
-
-    /// Σ over items of (rows in common)ʳ.
-    fn power_sum(&self, power: u32) -> u128 {
-        (0u128..)
-            .zip(&self.histogram)
-            .map(|(common, &items)| common.pow(power) * u128::from(items))
-            .sum()
-    }
-
-    fn mean(&self) -> f64 {
-        self.power_sum(1) as f64 / (self.items() as f64 * self.k as f64)
-    }
-
-    /// mean ± z·s/√q·√(1 − q/n) for a sample of q of n rows; without the last factor for all rows.
-    fn ci95(&self) -> Option<[f64; 2]> {
-        let (items, rows) = (self.items(), self.rows() as f64);
-        if items < 2 {
-            return None;
-        }
-        let q = items as f64;
-        let sum = self.power_sum(1);
-        // q²·variance, exactly: q Σc² − (Σc)².
-        let spread = (u128::from(items) * self.power_sum(2) - sum * sum) as f64;
-        let variance = spread / (q * (q - 1.0)) / (self.k as f64).powi(2);
-        let unseen = if q < rows { 1.0 - q / rows } else { 1.0 };
-        let half = Z_975 * (variance / q * unseen).sqrt();
-        let mean = self.mean();
-        Some([(mean - half).max(0.0), (mean + half).min(1.0)])
-    }
-
-    fn jaccard_mean(&self) -> f64 {
-        let sum: f64 = (0u32..)
-            .zip(&self.histogram)
-            .map(|(common, &items)| lists::jaccard(common, self.k) * items as f64)
-            .sum();
-        sum / self.items() as f64
-    }
-
-    fn median(&self) -> f64 {
-        let at = |rank: u64| {
-            let mut seen = 0;
-            self.histogram
-                .iter()
-                .position(|&items| {
-                    seen += items;
-                    seen > rank
-                })
-                .map_or(0.0, |common| common as f64)
-        };
-        let items = self.items();
-        (at((items - 1) / 2) + at(items / 2)) / (2.0 * self.k as f64)
-    }
-
-    fn chance(&self) -> f64 {
-        self.k as f64 / (self.rows() - 1) as f64
-    }
-
-    fn chance_hub_aware(&self) -> f64 {
-        let products: u128 = self
-            .occurrence
-            .reference
-            .iter()
-            .zip(&self.occurrence.current)
-            .map(|(&a, &b)| u128::from(a) * u128::from(b))
-            .sum();
-        products as f64 / (self.items() as f64).powi(2) / self.k as f64
-    }
-
-    fn point(&self) -> OverlapAtK {
-        OverlapAtK {
-            k: self.k,
-            overlap: self.mean(),
-            ci95: self.ci95(),
-            jaccard: self.jaccard_mean(),
-            chance: self.chance(),
-            chance_hub_aware: self.chance_hub_aware(),
-            boundary_ties: self.boundary_ties,
-        }
-    }
-
-    fn summary(&self) -> OverlapSummary {
-        let items = self.items();
-        let below_half: u64 = self.histogram[..self.k.div_ceil(2)].iter().sum();
-        OverlapSummary {
-            mean: self.mean(),
-            ci95: self.ci95(),
-            ci95_target: if (items as usize) < self.rows() {
-                IntervalTarget::ThisCorpus
-            } else {
-                IntervalTarget::SimilarCorpora
-            },
-            median: self.median(),
-            share_below_half: below_half as f64 / items as f64,
-            histogram: self.histogram.clone(),
-        }
-    }
-}
-
-/// Everything counted and kept over all items.
-struct Tally {
-    at_k: Vec<TallyAtK>,
-    headline: usize,
-    rbo_sum: FixedSum,
-    same_nearest: u64,
-    kth_scores: Vec<f64>,
-    shortfalls: Vec<f64>,
-    items: OverlapItems,
-}
-
-impl Tally {
-    fn new(lengths: &ListLengths, rows: usize) -> Self {
-        Self {
-            at_k: lengths.ks.iter().map(|&k| TallyAtK::new(k, rows)).collect(),
-            headline: lengths.headline,
-            rbo_sum: FixedSum::default(),
-            same_nearest: 0,
-            kth_scores: Vec::new(),
-            shortfalls: Vec::new(),
-            items: OverlapItems::default(),
-        }
-    }
-
-    fn add(&mut self, row: u32, item: &ComparedItem, before: &lists::List, after: &lists::List) {
-        for ((tally, &common), &tied) in self.at_k.iter_mut().zip(&item.common).zip(&item.tied) {
-            tally.add(common, tied, before, after);
-        }
-        self.rbo_sum.add(item.rbo);
-        self.same_nearest += u64::from(item.same_nearest);
-        self.kth_scores.push(item.kth_score);
-        self.shortfalls.push(item.shortfall);
-        let k = self.at_k[self.headline].k;
-        let common = item.common[self.headline];
-        self.items.rows.push(row);
-        self.items.overlap.push(f64::from(common) / k as f64);
-        self.items.jaccard.push(lists::jaccard(common, k));
-        self.items.rbo.push(item.rbo);
-        self.items.lost.push(&item.lost);
-        self.items.gained.push(&item.gained);
-    }
-
-    fn finish(
-        mut self,
-        ids: &Ids,
-        config: &OverlapConfig,
-        duplicate_rows: BothSides<u64>,
-    ) -> Overlap {
-        self.complete_items(ids);
-        let headline = &self.at_k[self.headline];
-        let (items, base) = (self.items.rows.len(), headline.rows());
-        let (mean, chance) = (headline.mean(), headline.chance_hub_aware());
-        let occurrence = &headline.occurrence;
-        Overlap {
-            k: headline.k,
-            items,
-            base,
-            exact: items == base,
-            metric: config.metric,
-            overlap: headline.summary(),
-            jaccard: MeanOverItems {
-                mean: headline.jaccard_mean(),
-            },
-            rbo: MeanOverItems {
-                mean: self.rbo_sum.to_f64() / items as f64,
-            },
-            rbo_p: config.rbo_p,
-            chance: headline.chance(),
-            chance_hub_aware: chance,
-            kappa: (headline.k + 1 < base).then(|| (mean - chance) / (1.0 - chance)),
-            top1_agreement: self.same_nearest as f64 / items as f64,
-            at_k: self.at_k.iter().map(TallyAtK::point).collect(),
-            hubness: BothSides {
-                reference: Hubness::new(&occurrence.reference, items, ids),
-                current: Hubness::new(&occurrence.current, items, ids),
-            },
-            boundary_ties: headline.boundary_ties,
-            duplicate_rows,
-            most_moved: self.most_moved(ids),
-            per_item: self.items,
-        }
-    }
-
-    /// Fills in what is known only after the last item.
-    fn complete_items(&mut self, ids: &Ids) {
-        let mut sorted = std::mem::take(&mut self.kth_scores);
-        sorted.sort_unstable_by(f64::total_cmp);
-        let (low, high) = (
-            quantile_sorted(&sorted, 0.25),
-            quantile_sorted(&sorted, 0.75),
-        );
-        let spread = high - low;
-        // A spread within rounding is none.
-        let defined = spread > 1e-12 * low.abs().max(high.abs());
-        let occurrence = &self.at_k[self.headline].occurrence;
-        let items = &mut self.items;
-        items.displacement = self
-            .shortfalls
-            .iter()
-            .map(|shortfall| defined.then(|| shortfall / spread))
-            .collect();
-        for &row in &items.rows {
-            let row = row as usize;
-            items.ids.push(ids.get(row));
-            items.k_occurrence_reference.push(occurrence.reference[row]);
-            items.k_occurrence_current.push(occurrence.current[row]);
-        }
-    }
-
-    fn most_moved(&self, ids: &Ids) -> Vec<MovedItem> {
-        let items = &self.items;
-        let mut order: Vec<usize> = (0..items.rows.len())
-            .filter(|&item| !items.lost.of(item).is_empty())
-            .collect();
-        order.sort_unstable_by(|&a, &b| {
-            self.shortfalls[b]
-                .total_cmp(&self.shortfalls[a])
-                .then_with(|| items.overlap[a].total_cmp(&items.overlap[b]))
-                .then_with(|| items.ids.get(a).cmp(items.ids.get(b)))
-        });
-        let neighbors = |changes: &[NeighborChange]| {
-            changes
-                .iter()
-                .map(|change| MovedNeighbor {
-                    id: ids.get(change.row as usize).to_owned(),
-                    similarity_before: change.similarity_before,
-                    similarity_after: change.similarity_after,
-                })
-                .collect()
-        };
-        order
-            .iter()
-            .take(MOST_MOVED)
-            .map(|&item| MovedItem {
-                id: items.ids.get(item).to_owned(),
-                displacement: items.displacement[item],
-                overlap: items.overlap[item],
-                rbo: items.rbo[item],
-                lost: neighbors(items.lost.of(item)),
-                gained: neighbors(items.gained.of(item)),
-            })
-            .collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn golden() -> serde_json::Value {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/fixtures/golden/knn_structure.json"
-        );
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    }
-
-    /// Four of ten items queried: mean and standard error with finite-population correction.
-    #[test]
-    fn golden_sampled_interval() {
-        let golden = golden();
-        let per_item: Vec<f64> =
-            serde_json::from_value(golden["overlap_per_item"].clone()).unwrap();
-        let sample: Vec<usize> = serde_json::from_value(golden["sampled_queries"].clone()).unwrap();
-        let mut tally = TallyAtK::new(3, per_item.len());
-        for &item in &sample {
-            tally.histogram[(per_item[item] * 3.0).round() as usize] += 1;
-        }
-        let (mean, se) = (
-            golden["fpc_mean"].as_f64().unwrap(),
-            golden["fpc_se"].as_f64().unwrap(),
-        );
-        let [low, high] = tally.ci95().unwrap();
-        assert!((tally.mean() - mean).abs() < 1e-12);
-        assert!((low - (mean - Z_975 * se)).abs() < 1e-12);
-        assert!((high - (mean + Z_975 * se)).abs() < 1e-12);
-        assert_eq!(tally.summary().ci95_target, IntervalTarget::ThisCorpus);
-    }
-
-    #[test]
-    fn summary_of_a_histogram() {
-        let mut tally = TallyAtK::new(5, 6);
-        tally.histogram = vec![1, 0, 2, 1, 0, 2];
-        let summary = tally.summary();
-        assert!((tally.mean() - 17.0 / 30.0).abs() < 1e-15);
-        assert_eq!((summary.median, summary.share_below_half), (0.5, 0.5));
-        assert_eq!(summary.ci95_target, IntervalTarget::SimilarCorpora);
-    }
 
     #[test]
     fn equal_rows_are_counted_once_less() {

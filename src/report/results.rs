@@ -25,6 +25,7 @@ mod floor;
 mod known_items;
 mod losses;
 mod map;
+mod neighbours;
 mod queries;
 mod reproduce;
 mod sections;
@@ -382,9 +383,23 @@ fn overlap_table(found: &Overlap) -> Table {
             number(found.chance_hub_aware),
         ),
         ("κ, corrected for chance".to_owned(), number(found.kappa)),
-        ("items queried".to_owned(), Value::Count(found.items as u64)),
-        ("rows searched".to_owned(), Value::Count(found.base as u64)),
+        (
+            "pairs that stay each other's neighbours".to_owned(),
+            found
+                .mutual
+                .overlap
+                .map_or(Value::Missing(None), |o| estimate(o.mean, o.ci95)),
+        ),
     ];
+    rows.extend(neighbours::structure_rows(found));
+    rows.push(("items queried".to_owned(), Value::Count(found.items as u64)));
+    rows.push(("rows searched".to_owned(), Value::Count(found.base as u64)));
+    if let Some(groups) = &found.groups {
+        rows.push((
+            "groups, kept out of each other's lists".to_owned(),
+            Value::Count(groups.groups as u64),
+        ));
+    }
     if found.boundary_ties > 0 {
         rows.push((
             "lists decided by row order".to_owned(),

@@ -25,7 +25,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 52] = [
+pub const AUDIT_MEASURES: [&str; 55] = [
     "faulty_share.reference",
     "faulty_share.current",
     "mixed_rows.reference",
@@ -44,6 +44,9 @@ pub const AUDIT_MEASURES: [&str; 52] = [
     "rbo",
     "kappa",
     "same_nearest",
+    "mutual_overlap",
+    "trustworthiness",
+    "continuity",
     "ndcg@10",
     "ndcg@10.loss",
     "map@10",
@@ -84,7 +87,16 @@ pub const AUDIT_MEASURES: [&str; 52] = [
 pub const MMD_MEASURES: [&str; 4] = ["eps_eq", "mmd2", "mmd.p_value", "dispersion.p_value"];
 
 /// What gates of `overlap` can name.
-pub const OVERLAP_MEASURES: [&str; 5] = ["overlap@K", "jaccard@K", "rbo", "kappa", "same_nearest"];
+pub const OVERLAP_MEASURES: [&str; 8] = [
+    "overlap@K",
+    "jaccard@K",
+    "rbo",
+    "kappa",
+    "same_nearest",
+    "mutual_overlap",
+    "trustworthiness",
+    "continuity",
+];
 
 /// What gates of `cosine` can name.
 pub const COSINE_MEASURES: [&str; 7] = ["mean", "std", "min", "max", "median", "p95", "p99"];
@@ -380,6 +392,18 @@ fn add_overlap(list: &mut List, found: Option<&Overlap>) {
     list.add("rbo", found.map(|o| o.rbo.mean), None);
     list.add("kappa", found.and_then(|o| o.kappa), None);
     list.add("same_nearest", found.map(|o| o.top1_agreement), None);
+    let faithfulness = found.and_then(|o| o.faithfulness.as_ref());
+    for (name, estimate) in [
+        ("mutual_overlap", found.and_then(|o| o.mutual.overlap)),
+        ("trustworthiness", faithfulness.map(|f| f.trustworthiness)),
+        ("continuity", faithfulness.map(|f| f.continuity)),
+    ] {
+        list.add(
+            name,
+            estimate.map(|e| e.mean),
+            estimate.and_then(|e| e.ci95),
+        );
+    }
 }
 
 fn add_retrieval(list: &mut List, found: Option<&Retrieval>) {

@@ -56,6 +56,7 @@ pub(super) fn cutoffs_section(found: &Thresholds) -> Section {
                 .collect(),
         }),
     ];
+    items.extend(figure(found).map(Item::Figure));
     items.extend(
         found
             .precision
@@ -69,6 +70,46 @@ pub(super) fn cutoffs_section(found: &Thresholds) -> Section {
         lead: "What a cosine threshold set on the reference is worth on the current set. Shares that flip are of the pairs that pass before or after.".to_owned(),
         items,
     }
+}
+
+/// New thresholds over old ones; those on the diagonal may stay.
+fn figure(found: &Thresholds) -> Option<Figure> {
+    let (first, last) = (found.table.first()?.old, found.table.last()?.old);
+    if first == last {
+        return None;
+    }
+    let moved = found.table.iter().map(|row| Point {
+        x: row.old,
+        y: row.new,
+        interval: row.new_ci95,
+    });
+    let kept = [first, last].map(|t| Point {
+        x: t,
+        y: t,
+        interval: None,
+    });
+    Some(Figure {
+        title: "Thresholds that let as many pairs pass".to_owned(),
+        reading: "On the grey line a threshold may stay as it is.".to_owned(),
+        plot: Plot::Curve {
+            x_label: "old cosine threshold".to_owned(),
+            y_label: "new cosine threshold".to_owned(),
+            x_axis: XAxis::Linear,
+            series: vec![
+                Line {
+                    name: "equal pass rate".to_owned(),
+                    role: Role::Measured,
+                    points: moved.collect(),
+                },
+                Line {
+                    name: "unchanged".to_owned(),
+                    role: Role::Baseline,
+                    points: kept.to_vec(),
+                },
+            ],
+            levels: Vec::new(),
+        },
+    })
 }
 
 fn precision_table(found: &PrecisionTransfer) -> Table {

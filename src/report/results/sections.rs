@@ -287,14 +287,22 @@ fn moved_table(found: &Overlap, texts: &BTreeMap<String, String>) -> Option<Tabl
         let shown = item.lost.len().max(item.gained.len()).clamp(1, NEIGHBOURS);
         for i in 0..shown {
             let mut row: Vec<Value> = vec![match i {
-                0 => format!(
-                    "{} (displacement {}, overlap@{} {})",
-                    named(&item.id),
-                    number(item.displacement),
-                    found.k,
-                    number(item.overlap)
-                )
-                .into(),
+                0 => {
+                    let cosine = item
+                        .paired_cosine
+                        .map(|c| format!(", cosine of its vectors {}", Value::Number(c)));
+                    format!(
+                        "{} (displacement {}, overlap@{} {}{}, in {} → {} lists)",
+                        named(&item.id),
+                        number(item.displacement),
+                        found.k,
+                        number(item.overlap),
+                        cosine.unwrap_or_default(),
+                        item.k_occurrence_reference,
+                        item.k_occurrence_current
+                    )
+                    .into()
+                }
                 _ => Value::Text(String::new()),
             }];
             for list in [&item.lost, &item.gained] {
