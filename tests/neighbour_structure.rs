@@ -579,3 +579,75 @@ fn intervals_of_ranked_samples_cover() {
     // 95 of 100, less four standard errors and what a normal interval of 60 skewed values lacks.
     assert!(covered.iter().all(|&count| count >= 84), "{covered:?}");
 }
+
+/// Searches by radius from all pairs: radii, what falls out, and rows in the dark.
+#[test]
+fn radii_are_those_of_brute_force() {
+    let (n, dim) = (300, 12);
+    let mut random = Philox::new(8, 0);
+    let before: Vec<f32> = (0..n * dim).map(|_| random.normal() as f32).collect();
+    let after: Vec<f32> = before
+        .iter()
+        .map(|v| v + (0.4 * random.normal()) as f32 + 0.5)
+        .collect();
+    let ids: Ids = (0..n).map(|i| i.to_string()).collect();
+    let (x, y) = (Rows::new(&before, dim), Rows::new(&after, dim));
+    let cosines = |rows: Rows<'_>| -> Vec<Vec<f64>> {
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter()
+                .zip(b)
+                .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                .sum()
+        };
+        rows.iter()
+            .map(|a| {
+                rows.iter()
+                    .map(|b| dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt())
+                    .collect()
+            })
+            .collect()
+    };
+    let [old, new] = [x, y].map(cosines);
+    for engine in engines() {
+        let found = overlap(&engine, x, y, &ids, None, &OverlapConfig::default()).unwrap();
+        let found = found.range_searches.unwrap();
+        assert_eq!(
+            (found.searches, found.exact, found.table.len()),
+            (n, true, 3)
+        );
+        for row in &found.table {
+            // The radius returns so many rows on average, and one a little larger does not.
+            let passing = |cosines: &[Vec<f64>], radius: f64, i: usize| -> Vec<usize> {
+                (0..n)
+                    .filter(|&j| j != i && cosines[i][j] >= radius)
+                    .collect()
+            };
+            let (r, s) = (row.reference_radius - 1e-12, row.current_radius - 1e-12);
+            let all: usize = (0..n).map(|i| passing(&old, r, i).len()).sum();
+            let all_new: usize = (0..n).map(|i| passing(&new, s, i).len()).sum();
+            if row.cut_off == 0.0 {
+                // Pairs count twice, so that a radius is one of an even number.
+                assert!(
+                    (all as i64 - (row.results * n) as i64).abs() <= 2,
+                    "{all} {row:?}"
+                );
+                assert!(
+                    (all_new as i64 - (row.results * n) as i64).abs() <= 2,
+                    "{all_new}"
+                );
+            }
+            let (mut lost, mut returned) = (0, 0);
+            for i in 0..n {
+                let (a, b) = (passing(&old, r, i), passing(&new, s, i));
+                if a.len() < 100 && b.len() < 100 {
+                    returned += a.len();
+                    lost += a.iter().filter(|j| !b.contains(j)).count();
+                }
+            }
+            let estimate = row.fall_out.unwrap();
+            assert!((estimate.mean - lost as f64 / returned as f64).abs() < 1e-12);
+            let [low, high] = estimate.ci95.unwrap();
+            assert!(low < estimate.mean && estimate.mean < high && high - low < 0.2);
+        }
+    }
+}

@@ -28,6 +28,7 @@ mod groups;
 mod hubness;
 mod lists;
 mod mutual;
+mod radius;
 mod tally;
 
 pub use dimension::IntrinsicDimension;
@@ -35,6 +36,8 @@ pub use faithfulness::Faithfulness;
 use groups::Groups;
 pub use hubness::Hubness;
 pub use mutual::MutualNeighbors;
+use radius::Searches;
+pub use radius::{FallenOut, RadiusRow, RangeSearches};
 use tally::Tally;
 
 /// Queries whose lists of both sides are held at once; bounds memory, changes no result.
@@ -119,6 +122,9 @@ pub struct Overlap {
     /// Trustworthiness and continuity at k; null where they were not asked for or k is more than half of
     /// the rows that may be in a list.
     pub faithfulness: Option<Faithfulness>,
+    /// Radii of range searches carried over, and what falls out of them; null where lists are shorter than two
+    /// rows.
+    pub range_searches: Option<RangeSearches>,
     /// Unevenness of the k-occurrence on both sides.
     pub hubness: BothSides<Hubness>,
     /// Local intrinsic dimension, from the distances to the k nearest rows; null for dot products, which
@@ -351,6 +357,7 @@ pub fn overlap(
         current: Side::new(current, &groups, config.metric),
     };
     let mut tally = Tally::new(&lengths, &groups);
+    let mut searches = Searches::new(&chosen, ids, lengths.longest, config);
     for batch in chosen.chunks(QUERY_BATCH) {
         // One list length more than needed shows whether the last one is a tie.
         let before = sides
@@ -364,12 +371,14 @@ pub fn overlap(
             .collect();
         for ((&row, item), (a, b)) in batch.iter().zip(&compared).zip(before.iter().zip(&after)) {
             tally.add(row, item, a, b);
+            searches.add(row, a, b);
         }
     }
     let (reference, current) =
         rayon::join(|| duplicate_rows(reference), || duplicate_rows(current));
     let duplicate_rows = BothSides { reference, current };
     let mut found = tally.finish(ids, config, &sides, duplicate_rows);
+    found.range_searches = searches.finish(ids, &groups);
     let items = (&found.per_item, ids);
     found.faithfulness = faithfulness::faithfulness(engine, &sides, items, found.k, config)?;
     Ok(found)

@@ -25,7 +25,7 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 55] = [
+pub const AUDIT_MEASURES: [&str; 56] = [
     "faulty_share.reference",
     "faulty_share.current",
     "mixed_rows.reference",
@@ -47,6 +47,7 @@ pub const AUDIT_MEASURES: [&str; 55] = [
     "mutual_overlap",
     "trustworthiness",
     "continuity",
+    "range_fall_out",
     "ndcg@10",
     "ndcg@10.loss",
     "map@10",
@@ -87,7 +88,7 @@ pub const AUDIT_MEASURES: [&str; 55] = [
 pub const MMD_MEASURES: [&str; 4] = ["eps_eq", "mmd2", "mmd.p_value", "dispersion.p_value"];
 
 /// What gates of `overlap` can name.
-pub const OVERLAP_MEASURES: [&str; 8] = [
+pub const OVERLAP_MEASURES: [&str; 9] = [
     "overlap@K",
     "jaccard@K",
     "rbo",
@@ -96,6 +97,7 @@ pub const OVERLAP_MEASURES: [&str; 8] = [
     "mutual_overlap",
     "trustworthiness",
     "continuity",
+    "range_fall_out",
 ];
 
 /// What gates of `cosine` can name.
@@ -393,10 +395,13 @@ fn add_overlap(list: &mut List, found: Option<&Overlap>) {
     list.add("kappa", found.and_then(|o| o.kappa), None);
     list.add("same_nearest", found.map(|o| o.top1_agreement), None);
     let faithfulness = found.and_then(|o| o.faithfulness.as_ref());
+    let ranges = found.and_then(|o| o.range_searches.as_ref());
+    let ranges = ranges.and_then(|r| r.table.iter().min_by_key(|row| row.results.abs_diff(10)));
     for (name, estimate) in [
         ("mutual_overlap", found.and_then(|o| o.mutual.overlap)),
         ("trustworthiness", faithfulness.map(|f| f.trustworthiness)),
         ("continuity", faithfulness.map(|f| f.continuity)),
+        ("range_fall_out", ranges.and_then(|row| row.fall_out)),
     ] {
         list.add(
             name,

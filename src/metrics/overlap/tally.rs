@@ -283,7 +283,7 @@ impl<'a> Tally<'a> {
         self.items.gained.push(&item.gained);
     }
 
-    /// All but what takes another pass: `faithfulness` is left empty.
+    /// All but what is counted elsewhere: `faithfulness` and `range_searches` are left empty.
     pub(super) fn finish(
         mut self,
         ids: &Ids,
@@ -323,6 +323,7 @@ impl<'a> Tally<'a> {
             top1_agreement: self.same_nearest as f64 / items as f64,
             at_k: self.at_k.iter().map(|at| at.point(&sampling)).collect(),
             faithfulness: None,
+            range_searches: None,
             mutual: MutualNeighbors::new(&self.items.rows, &self.lists, headline.k, groups),
             hubness: BothSides {
                 reference: Hubness::new(&occurrence.reference, items, ids),

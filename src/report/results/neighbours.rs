@@ -1,7 +1,9 @@
-//! What neighbour lists say of a space itself: hubs, rows in no list, local dimension.
+//! What neighbour lists say of a space itself, and of searches by radius.
 
+use super::super::page::{Column, Table};
 use super::super::value::Value;
-use crate::metrics::overlap::Overlap;
+use crate::metrics::overlap::{Overlap, RadiusRow};
+use crate::stats::interval::Estimate;
 
 /// Rows of the table of neighbourhoods, each old → new.
 pub(super) fn structure_rows(found: &Overlap) -> Vec<(String, Value)> {
@@ -50,4 +52,78 @@ pub(super) fn structure_rows(found: &Overlap) -> Vec<(String, Value)> {
         rows.push(("local intrinsic dimension".to_owned(), change(old, new)));
     }
     rows
+}
+
+/// Radii of range searches before and after, and the rows that fell out of them.
+pub(super) fn range_tables(found: &Overlap) -> Vec<Table> {
+    let Some(ranges) = &found.range_searches else {
+        return Vec::new();
+    };
+    let share = |found: Option<Estimate>| {
+        found.map_or(Value::Missing(None), |e| match e.ci95 {
+            Some(ci95) => Value::percent_interval(e.mean, ci95),
+            None => Value::Percent(e.mean),
+        })
+    };
+    let mut tables = vec![Table {
+        caption: format!(
+            "Searches by radius ({} of them): the similarity that returns as many rows as before, and the share of the old results that it misses",
+            Value::Count(ranges.searches as u64)
+        ),
+        columns: vec![
+            Column::right("results, mean"),
+            Column::right("old radius"),
+            Column::right("new radius"),
+            Column::right("fall out"),
+            Column::right("fall out, radius kept"),
+            Column::right("results, radius kept"),
+            Column::right("rows found by none now"),
+        ],
+        rows: ranges
+            .table
+            .iter()
+            .map(|row| {
+                vec![
+                    Value::Count(row.results as u64),
+                    row.reference_radius.into(),
+                    row.current_radius.into(),
+                    share(row.fall_out),
+                    share(row.fall_out_if_kept),
+                    row.results_if_kept.into(),
+                    Value::Count(row.dark_rows),
+                ]
+            })
+            .collect(),
+    }];
+    let typical = ranges
+        .table
+        .iter()
+        .min_by_key(|row| row.results.abs_diff(10));
+    tables.extend(typical.and_then(fallen_table));
+    tables
+}
+
+fn fallen_table(row: &RadiusRow) -> Option<Table> {
+    (!row.fallen_out.is_empty()).then(|| Table {
+        caption: format!(
+            "Rows that fewer searches return, at {} results each",
+            row.results
+        ),
+        columns: vec![
+            Column::left("id"),
+            Column::right("searches before"),
+            Column::right("searches now"),
+        ],
+        rows: row
+            .fallen_out
+            .iter()
+            .map(|fallen| {
+                vec![
+                    fallen.id.clone().into(),
+                    Value::Count(u64::from(fallen.searches_reference)),
+                    Value::Count(u64::from(fallen.searches_current)),
+                ]
+            })
+            .collect(),
+    })
 }

@@ -375,6 +375,7 @@ pub(super) fn neighbourhoods_section(found: &Overlap, texts: &BTreeMap<String, S
         }),
         Item::Table(overlap_table(found)),
     ];
+    items.extend(neighbours::range_tables(found).into_iter().map(Item::Table));
     items.extend(moved_table(found, texts).map(Item::Table));
     Section {
         id: "neighbourhoods".to_owned(),
