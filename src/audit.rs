@@ -21,6 +21,8 @@ use crate::sketch_file;
 use crate::source::{self, ReadOptions};
 
 mod churn;
+mod concentration;
+mod faults;
 mod floor;
 pub mod gate;
 mod map;
@@ -28,12 +30,14 @@ mod measure;
 mod queries;
 mod sketched;
 mod slices;
+mod topics;
 mod verdict;
 
 pub use churn::{Baseline, Churn};
 pub use floor::{FloorAtK, NoiseFloor};
 pub use measure::{Coordinates, DataFaults, Distribution, SideFaults, read_qrels};
 pub use sketched::Sketched;
+pub use topics::{TopicTurnover, VanishingTopic};
 pub use verdict::{Action, Axis, AxisName, AxisState, Evidence, Policy, Verdict};
 
 /// What to audit, and how.
@@ -162,6 +166,8 @@ pub struct Audit {
     pub thresholds: Option<Thresholds>,
     /// Where the drift is.
     pub slices: Option<Slices>,
+    /// Topics that came and topics that went.
+    pub topics: Option<TopicTurnover>,
     /// Both sets in two dimensions; the points are in the report.
     pub map: Option<CorpusMap>,
     /// What became of the items; null where no ids are shared.
@@ -347,7 +353,14 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     let mut not_measured = Vec::new();
     let comparability =
         measure::comparability(engine, &reference, &current, shared.as_ref(), config)?;
-    let data = measure::data_faults(engine, &reference, &current, &inputs, config)?;
+    let data = measure::data_faults(
+        engine,
+        &reference,
+        &current,
+        &inputs,
+        &slice_columns,
+        config,
+    )?;
     clock.lap("check");
 
     // Measure.
@@ -446,6 +459,8 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
     };
     let (mut slices, slicings) = slices::slices(engine, &known, config, &mut not_measured)?;
     clock.lap("slices");
+    let topics = topics::topics(engine, &known, slices.as_ref(), config, &mut not_measured)?;
+    clock.lap("topics");
     let map = map::map(engine, &known, &slicings, config.seed)?;
     clock.lap("map");
     let churn = churn::churn(
@@ -486,6 +501,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         known_items: known_items.as_ref(),
         ood: ood.as_ref(),
         slices: slices.as_ref(),
+        topics: topics.as_ref(),
         noise_floor: noise_floor.as_ref(),
         churn: churn.as_ref(),
         sketched: of_sketches.as_ref(),
@@ -505,6 +521,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             ood,
             thresholds,
             slices,
+            topics,
             map,
             churn,
             noise_floor,

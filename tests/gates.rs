@@ -470,7 +470,13 @@ fn every_measure_that_can_be_named_is_there() {
         let name = name.replace("@K", "@10");
         let found = measures.iter().filter(has_value).filter(|m| m.name == name);
         // 40 queries are too few for an excess rate, and known items are for audits without; see tests/ood.rs.
-        let elsewhere = ["ood_excess", "known_items.recall@10.loss"].contains(&name.as_str());
+        let elsewhere = [
+            "ood_excess",
+            "known_items.recall@10.loss",
+            "emerging_share",
+            "odd_batches",
+        ]
+        .contains(&name.as_str());
         assert_eq!(found.count(), usize::from(!elsewhere), "{name}");
     }
     for measure in measures.iter().filter(has_value) {

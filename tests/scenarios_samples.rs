@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch};
+use arrow::array::{
+    ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow::datatypes::{DataType, Field};
 use parquet::arrow::ArrowWriter;
 use vecdrift::audit::{self, Action, Audit, AuditConfig, AxisName, AxisState, Baseline};
@@ -37,7 +39,7 @@ fn again(values: &[f32], seed: u64, noise: f64) -> Vec<f32> {
         .collect()
 }
 
-fn write(folder: &Path, name: &str, values: &[f32], dim: usize) -> String {
+pub(crate) fn write(folder: &Path, name: &str, values: &[f32], dim: usize) -> String {
     let shape = format!(
         "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {dim}), }}",
         values.len() / dim
@@ -52,7 +54,7 @@ fn write(folder: &Path, name: &str, values: &[f32], dim: usize) -> String {
     path.display().to_string()
 }
 
-fn audited(config: &AuditConfig) -> Audit {
+pub(crate) fn audited(config: &AuditConfig) -> Audit {
     let engine = Engine::new(&EngineConfig {
         device: DeviceChoice::Cpu,
         ..EngineConfig::default()
@@ -62,7 +64,7 @@ fn audited(config: &AuditConfig) -> Audit {
     audited.audit
 }
 
-fn config(reference: &str, current: &str) -> AuditConfig {
+pub(crate) fn config(reference: &str, current: &str) -> AuditConfig {
     AuditConfig {
         permutations: 999,
         clusters: Some(0),
@@ -70,7 +72,7 @@ fn config(reference: &str, current: &str) -> AuditConfig {
     }
 }
 
-fn state(audit: &Audit, name: AxisName) -> AxisState {
+pub(crate) fn state(audit: &Audit, name: AxisName) -> AxisState {
     let axis = audit.verdict.axes.iter().find(|axis| axis.axis == name);
     axis.expect("every axis is there").state
 }
@@ -206,6 +208,9 @@ fn two_halves_of_one_corpus_call_for_nothing() {
         "{:#?}",
         audit.verdict
     );
+    let topics = audit.topics.expect("one space");
+    assert!(topics.emerging.expect("enough rows").groups.is_empty());
+    assert!(topics.vanishing.is_empty());
 }
 
 #[test]
@@ -232,13 +237,36 @@ fn a_wider_spread_is_caught_by_the_dispersion_test() {
 
 /// Rows with ids.
 fn write_named(folder: &Path, name: &str, ids: Vec<i64>, values: &[f32]) -> String {
+    write_table(folder, name, ids, None, values)
+}
+
+/// Rows with ids and perhaps another column.
+pub(crate) fn write_table(
+    folder: &Path,
+    name: &str,
+    ids: Vec<i64>,
+    column: Option<(&str, ArrayRef)>,
+    values: &[f32],
+) -> String {
+    write_table_of(folder, name, ids, column, values, DIM)
+}
+
+pub(crate) fn write_table_of(
+    folder: &Path,
+    name: &str,
+    ids: Vec<i64>,
+    column: Option<(&str, ArrayRef)>,
+    values: &[f32],
+    dim: usize,
+) -> String {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     let values = Arc::new(Float32Array::from(values.to_vec()));
-    let vectors = FixedSizeListArray::new(item, DIM as i32, values, None);
-    let columns: Vec<(&str, ArrayRef)> = vec![
+    let vectors = FixedSizeListArray::new(item, dim as i32, values, None);
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("id", Arc::new(Int64Array::from(ids))),
         ("embedding", Arc::new(vectors)),
     ];
+    columns.extend(column);
     let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
     let path = folder.join(name);
     let file = std::fs::File::create(&path).expect("a temporary file");
@@ -279,4 +307,120 @@ fn what_came_is_tested_against_what_went() {
         let state = evidence.expect("evidence").state;
         assert_eq!(state == AxisState::Shifted, found, "{shift}: {state:?}");
     }
+}
+
+/// Rows around the given topics, one topic after the other in turn.
+fn around(seed: u64, rows: usize, topics: std::ops::Range<usize>) -> Vec<f32> {
+    let mut random = Philox::new(seed, 2);
+    let mut values = Vec::with_capacity(rows * DIM);
+    for row in 0..rows {
+        let topic = topics.start + row % topics.len();
+        values.extend((0..DIM).map(|axis| {
+            let centre = if axis == topic { 1.0 } else { 0.2 };
+            (centre + 0.25 * random.normal()) as f32
+        }));
+    }
+    values
+}
+
+#[test]
+fn a_tenth_replaced_by_one_topic_is_a_shift_of_a_tenth() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rows = 2 * ROWS;
+    let trials = 10;
+    let (mut covered, mut mean) = (0, 0.0);
+    for seed in 0..trials {
+        let old = around(10 + seed, rows, 0..12);
+        let mut new = around(40 + seed, rows, 0..12);
+        let tenth = rows / 10 * DIM;
+        new[..tenth].copy_from_slice(&around(70 + seed, rows / 10, 12..13));
+        let reference = write(folder.path(), "x.npy", &old, DIM);
+        let current = write(folder.path(), "y.npy", &new, DIM);
+        let audit = audited(&config(&reference, &current));
+        let effect = audit.distribution.expect("samples").mmd.expect("one space");
+        let effect = effect.effect;
+        let estimate = effect.eps_eq.expect("a scale");
+        let [low, high] = effect.ci95.expect("an interval");
+        // Two standard deviations of the estimate at this size are 0.02; the scale adds a little.
+        assert!((estimate - 0.1).abs() < 0.03, "{seed}: {estimate}");
+        covered += u32::from(low <= 0.1 && 0.1 <= high);
+        mean += estimate / trials as f64;
+        assert_eq!(
+            audit.verdict.action,
+            Action::ReviewCoverage,
+            "{seed}: {:#?}",
+            audit.verdict
+        );
+    }
+    assert!((mean - 0.1).abs() < 0.01, "{mean}");
+    // Nine of ten at 95 % each fall short in 1 of 12 runs, eight in 1 of 87.
+    assert!(covered >= 8, "{covered} of {trials} intervals hold 0.1");
+}
+
+/// Chunks of documents: every document has a place of its own within its topic, and its chunks lie around
+/// it.
+fn chunks(seed: u64, documents: std::ops::Range<i64>, each: usize) -> (Vec<String>, Vec<f32>) {
+    let mut random = Philox::new(seed, 3);
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for document in documents {
+        let topic = random.below(12) as usize;
+        let place: Vec<f64> = (0..DIM)
+            .map(|axis| if axis == topic { 1.0 } else { 0.2 } + 0.25 * random.normal())
+            .collect();
+        for _ in 0..each {
+            names.push(format!("document {document}"));
+            values.extend(place.iter().map(|v| (v + 0.05 * random.normal()) as f32));
+        }
+    }
+    (names, values)
+}
+
+fn write_chunks(
+    folder: &Path,
+    name: &str,
+    first_id: i64,
+    chunks: &(Vec<String>, Vec<f32>),
+) -> String {
+    let (documents, values) = chunks;
+    let ids: Vec<i64> = (first_id..).take(documents.len()).collect();
+    let documents: ArrayRef = Arc::new(StringArray::from(documents.clone()));
+    write_table(folder, name, ids, Some(("document_id", documents)), values)
+}
+
+#[test]
+fn chunks_of_documents_raise_no_alarm_where_groups_are_given() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trials = 12;
+    let (mut with_groups, mut without) = ([0, 0], [0, 0]);
+    for seed in 0..trials {
+        let [old, new] = [
+            chunks(2 * seed, 0..250, 6),
+            chunks(2 * seed + 1, 1_000..1_250, 6),
+        ];
+        let reference = write_chunks(folder.path(), "x.parquet", 0, &old);
+        let current = write_chunks(folder.path(), "y.parquet", 100_000, &new);
+        for (group, [rejected, alarms]) in [
+            (Some("document_id".to_owned()), &mut with_groups),
+            (None, &mut without),
+        ] {
+            let audit = audited(&AuditConfig {
+                group,
+                ..config(&reference, &current)
+            });
+            let mmd = audit.distribution.as_ref().expect("samples").mmd.as_ref();
+            let p = mmd.expect("one space").p_value_holm.expect("a test");
+            *rejected += u32::from(p <= 0.01);
+            *alarms += u32::from(state(&audit, AxisName::Distribution) == AxisState::Shifted);
+        }
+    }
+    // At a level of 0.01 twelve runs reject more than once in 1 of 160 repetitions.
+    assert!(
+        with_groups[0] <= 1 && with_groups[1] <= 1,
+        "{with_groups:?}"
+    );
+    assert!(
+        without[0] >= 10,
+        "the control: chunks taken for documents {without:?}"
+    );
+    assert!(without[1] >= 10, "{without:?}");
 }

@@ -3,11 +3,13 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{AuditConfig, NotMeasured, PairingKind, Shared};
+use super::slices::SliceColumn;
+use super::{AuditConfig, NotMeasured, PairingKind, Shared, faults};
 use crate::embeddings::{Embeddings, Ids};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::metrics::alignment::{self, LinearCka, Procrustes};
+use crate::metrics::batches::BatchCheck;
 use crate::metrics::comparability::{self, Comparability, SharedRows};
 use crate::metrics::cosine::{self, CosineDistribution, CosineShift, PairedCosine};
 use crate::metrics::dimensions::{self, AxisDrift};
@@ -18,7 +20,9 @@ use crate::metrics::mmd::{self, Mmd, MmdConfig, Sample};
 use crate::metrics::moments::{
     self, CentroidShift, Moments, NormDistribution, NormShift, UnitMoments,
 };
+use crate::metrics::near_duplicates::{self, NearDuplicates};
 use crate::metrics::overlap::{self, Overlap, OverlapConfig};
+use crate::metrics::precision::{self, ValuePrecision};
 use crate::metrics::retrieval::{self, Qrel, Retrieval, RetrievalSide};
 use crate::metrics::spectrum::{self, Spectrum, SubspaceSimilarity};
 use crate::metrics::thresholds::{self, Thresholds};
@@ -49,6 +53,12 @@ pub struct SideFaults {
     /// Rows of another model or pipeline, found from the vectors alone; absent for fewer than 200 rows or
     /// 32 dimensions.
     pub mixed_spaces: Option<MixedSpaces>,
+    /// How precise the values are, told from the values; absent below 16 dimensions.
+    pub precision: Option<ValuePrecision>,
+    /// Rows with another almost in their direction; absent for fewer than two rows.
+    pub near_duplicates: Option<NearDuplicates>,
+    /// The batches that columns to slice by tell apart, each against the set's other rows.
+    pub batches: Vec<BatchCheck>,
     /// Rows equal to an earlier one, value by value.
     pub duplicate_rows: u64,
     /// Coordinates that never vary.
@@ -63,6 +73,7 @@ pub(super) fn data_faults(
     reference: &Embeddings,
     current: &Embeddings,
     inputs: &[InputSummary],
+    columns: &[SliceColumn],
     config: &AuditConfig,
 ) -> Result<DataFaults> {
     let mixed =
@@ -78,18 +89,34 @@ pub(super) fn data_faults(
         ]
     });
     let (of_reference, of_current) = (of_reference?, of_current?);
-    let side = |set: &Embeddings, input: &InputSummary, mixed_spaces| SideFaults {
+    let near = |set: &Embeddings| {
+        near_duplicates::near_duplicates(engine, set.rows(), &set.ids, config.seed)
+    };
+    let (near_reference, near_current) = (near(reference)?, near(current)?);
+    let [of_batches, batches] = faults::batches([reference, current], columns, config);
+    let side = |set: &Embeddings, input: &InputSummary, mixed_spaces, near, batches| SideFaults {
         rows: input.rows,
         faulty_rows: input.faults.rows(),
         dim: set.dim(),
         mixed_spaces,
+        precision: precision::value_precision(set.rows(), &set.ids),
+        near_duplicates: near,
+        batches,
         duplicate_rows: duplicates::duplicate_rows(set.rows()),
         constant_dimensions: moments::constant_dimensions(set.rows()),
         norms: moments::norm_distribution(set.rows(), &set.ids),
     };
     let (reference, current) = rayon::join(
-        || side(reference, &inputs[0], of_reference),
-        || side(current, &inputs[1], of_current),
+        || {
+            side(
+                reference,
+                &inputs[0],
+                of_reference,
+                near_reference,
+                of_batches,
+            )
+        },
+        || side(current, &inputs[1], of_current, near_current, batches),
     );
     Ok(DataFaults {
         norm_shift: moments::norm_shift(&reference.norms, &current.norms),

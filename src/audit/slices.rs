@@ -25,7 +25,7 @@ const CROSSED_PAIRS: usize = 10;
 pub(super) struct SliceColumn {
     pub(super) name: String,
     /// Whether both sets hold numbers in it.
-    numeric: bool,
+    pub(super) numeric: bool,
     /// Whether the golden queries have it too.
     pub(super) of_queries: bool,
 }

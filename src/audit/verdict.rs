@@ -9,7 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Coordinates, DataFaults, Distribution};
-use super::{Churn, NoiseFloor, Pairing, PairingKind, Sketched, churn, queries, slices};
+use super::{
+    Churn, NoiseFloor, Pairing, PairingKind, Sketched, TopicTurnover, churn, concentration, faults,
+    queries, slices, topics,
+};
 use crate::metrics::comparability::{Comparability, SpaceRelation};
 use crate::metrics::ood::Ood;
 use crate::metrics::overlap::Overlap;
@@ -47,6 +50,13 @@ pub struct Policy {
     pub max_ood_excess: f64,
     /// The same share above which coverage must be reviewed.
     pub review_ood_excess: f64,
+    /// Share of rows in topics that the reference does not hold, or lost with topics that vanished, that may be
+    /// ignored.
+    pub max_emerging_share: f64,
+    /// Share of the drift that one small slice of a column may hold before it is looked at first.
+    pub max_slice_drift: f64,
+    /// Share of the rows up to which a slice is a small one.
+    pub max_culprit_rows: f64,
     /// Level of the tests, after Holm's correction.
     pub alpha: f64,
     /// Held-out cosine after the best rotation from which an adapter is worth fitting.
@@ -72,6 +82,9 @@ impl Default for Policy {
             review_eps_eq: 0.05,
             max_ood_excess: 0.02,
             review_ood_excess: 0.05,
+            max_emerging_share: 0.02,
+            max_slice_drift: 0.5,
+            max_culprit_rows: 0.25,
             alpha: 0.01,
             min_adapter_cosine: 0.9,
             max_moved_directions: 0.05,
@@ -239,6 +252,7 @@ pub(super) struct Findings<'a> {
     pub(super) known_items: Option<&'a KnownItems>,
     pub(super) ood: Option<&'a Ood>,
     pub(super) slices: Option<&'a Slices>,
+    pub(super) topics: Option<&'a TopicTurnover>,
     pub(super) noise_floor: Option<&'a NoiseFloor>,
     pub(super) churn: Option<&'a Churn>,
     pub(super) sketched: Option<&'a Sketched>,
@@ -260,7 +274,13 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         axes::retrieval(findings, policy),
         axes::distribution(findings, policy),
     ];
+    let concentration = findings
+        .slices
+        .and_then(|s| concentration::evidence(s, policy));
+    axes::add(&mut axes[0], faults::evidence(findings.data, policy));
+    axes::add(&mut axes[0], concentration);
     let mut decision = decide(findings, &axes, policy);
+    decision = concentration::decide(decision, &axes[0], policy);
     let floor = findings.noise_floor.and_then(|f| f.eps_eq);
     let turnover = findings
         .churn
@@ -272,6 +292,15 @@ pub(super) fn judge(findings: &Findings<'_>, policy: &Policy) -> Verdict {
         let paired = findings.pairing.kind == PairingKind::Paired;
         decision = queries::decide(decision, found, &axis, axes[3].state, paired, policy);
         axes.push(axis);
+    }
+    if let Some(found) = findings.topics {
+        if findings.pairing.kind != PairingKind::Paired {
+            decision = topics::decide(decision, found, &axes, policy);
+        }
+        let of_samples = axes.iter_mut().find(|a| a.axis == AxisName::Distribution);
+        of_samples.into_iter().for_each(|axis| {
+            axis.evidence.extend(topics::evidence(found, policy));
+        });
     }
     let (action, mut reason, would_flip) = decision;
     if let Some(found) = findings.slices {

@@ -25,8 +25,8 @@ use crate::stats::permutation::{Quadrants, max_standardised, mean_and_sd, quadra
 
 pub(crate) use self::scale::clusters as scale_clusters;
 pub use self::sliced::{
-    Decomposition, Partition, PartitionMmd, SliceMmd, SlicedMmd, SlicedMmdConfig, decompose,
-    sliced_mmd,
+    Decomposition, HeldShare, Partition, PartitionMmd, SliceMmd, SlicedMmd, SlicedMmdConfig,
+    decompose, sliced_mmd,
 };
 
 /// Index of the kernel at the base bandwidth among the five.

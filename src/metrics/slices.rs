@@ -18,11 +18,13 @@ use crate::stats::distribution;
 use crate::stats::paired::{PairedDifference, Resampling};
 
 mod centroids;
+mod concentration;
 mod items;
 mod shares;
 mod slicing;
 
 pub use centroids::SliceCentroids;
+pub use concentration::{Concentration, DriftShared};
 pub use items::SliceMean;
 pub use shares::{ShareChange, ShareState};
 pub use slicing::{ColumnValues, NOWHERE, Slicing, SlicingKind};
@@ -114,6 +116,10 @@ pub struct SlicedBy {
     pub mmd2_decomposition: Option<DriftParts>,
     /// The same of the squared distance of the means as they stand: what chance adds to it is content.
     pub centroid_decomposition: Option<DriftParts>,
+    /// The slice that holds most of the drift: of the items' displacement where most items are shared, else of
+    /// the MMD². Null where nothing moved, where the MMD² may as well be 0, or where no slice adds a quarter of
+    /// it.
+    pub concentration: Option<Concentration>,
     /// Which items the lost neighbours belong to.
     pub lost_neighbours: Option<LostNeighbours>,
     /// The slices, most rows first.
@@ -429,7 +435,7 @@ fn sliced_by(
         }
         _ => (None, None),
     };
-    let means = |items: &[u32], values: &[f64]| {
+    let means_of = |items: &[u32], values: &[f64], slices: usize| {
         let rows: Vec<u32> = items
             .iter()
             .map(|&item| sets.shared[item as usize].0)
@@ -440,8 +446,42 @@ fn sliced_by(
             .collect();
         ItemTable::new(&labels, &rows, units, values, slices).means()
     };
+    let means = |items: &[u32], values: &[f64]| means_of(items, values, slices);
     let every_item: Vec<u32> = (0..sets.shared.len() as u32).collect();
     let paired_cosine = sets.paired_cosine.map(|values| means(&every_item, values));
+    let most_held = match (sets.paired, sets.paired_cosine) {
+        (true, Some(values)) => {
+            let cosines = means_of(&every_item, values, slices + 1);
+            let found = concentration::of_displacement(&cosines, slices);
+            found.map(|found| (DriftShared::Displacement, found))
+        }
+        (true, None) => None,
+        (false, _) => {
+            let held = contents.as_ref().map(|c| c.held.as_slice());
+            let found = held.and_then(|held| concentration::of_mmd2(held, slices));
+            found.map(|found| (DriftShared::Mmd2, found))
+        }
+    };
+    let concentration = most_held.map(|(of, (slice, share, ci95))| {
+        let part = |counts: &[u64]| counts[slice] as f64 / counts.iter().sum::<u64>().max(1) as f64;
+        let current = n_current.as_deref();
+        let (rows_share, n) = match of {
+            DriftShared::Displacement => (part(&n_shared), n_shared[slice]),
+            DriftShared::Mmd2 => (
+                part(&n_reference).max(current.map_or(0.0, part)),
+                n_reference[slice] + current.map_or(0, |counts| counts[slice]),
+            ),
+        };
+        Concentration {
+            name: slicing.names[slice].clone(),
+            label: label(slicing, slice),
+            of,
+            share,
+            ci95,
+            rows_share,
+            n,
+        }
+    });
     let overlap = sets.overlap.map(|found| means(found.items, found.overlap));
     let queries = sets
         .ndcg
@@ -472,17 +512,14 @@ fn sliced_by(
         }),
         mmd2_decomposition: contents.as_ref().map(|c| parts(&c.decomposition)),
         centroid_decomposition: centroid_decomposition.as_ref().map(parts),
+        concentration,
         lost_neighbours: sets
             .overlap
             .and_then(|found| lost_neighbours(sets, slicing, found)),
         slices: (0..slices)
             .map(|slice| Slice {
                 name: slicing.names[slice].clone(),
-                label: match slicing.kind {
-                    SlicingKind::Clusters | SlicingKind::Crossed => slicing.names[slice].clone(),
-                    SlicingKind::Values => format!("{} = {}", slicing.by, slicing.names[slice]),
-                    SlicingKind::Ranges => format!("{} {}", slicing.by, slicing.names[slice]),
-                },
+                label: label(slicing, slice),
                 representatives: slicing.representatives[slice].clone(),
                 n_reference: n_reference[slice],
                 n_current: n_current.as_ref().map(|counts| counts[slice]),
@@ -512,6 +549,16 @@ fn sliced_by(
             n_reference: n_reference[slices],
             n_current: n_current.as_ref().map(|counts| counts[slices]),
         },
+    }
+}
+
+/// A slice's name with what it is a value of.
+fn label(slicing: &Slicing, slice: usize) -> String {
+    let name = &slicing.names[slice];
+    match slicing.kind {
+        SlicingKind::Clusters | SlicingKind::Crossed => name.clone(),
+        SlicingKind::Values => format!("{} = {name}", slicing.by),
+        SlicingKind::Ranges => format!("{} {name}", slicing.by),
     }
 }
 

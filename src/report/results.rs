@@ -31,6 +31,7 @@ mod reproduce;
 mod sections;
 mod series;
 mod slices;
+mod topics;
 
 pub use align::align_page;
 pub use compare::compare_page;
@@ -84,6 +85,7 @@ pub fn audit_page<C>(output: &Output<C, Audit>) -> Page {
     sections.extend(audit.thresholds.as_ref().map(cutoffs::cutoffs_section));
     sections.extend(audit.distribution.as_ref().map(distribution_section));
     sections.extend(audit.slices.as_ref().map(slices::slices_section));
+    sections.extend(audit.topics.as_ref().map(topics::topics_section));
     sections.extend(audit.map.as_ref().map(map::map_section));
     let floor = audit.noise_floor.as_ref();
     sections.extend(floor.map(|found| floor::floor_section(found, audit)));
@@ -279,6 +281,15 @@ fn key_numbers(audit: &Audit) -> Table {
         row(
             "queries out of distribution".into(),
             queries::excess(found.main()),
+        );
+    }
+    if let Some(found) = audit.topics.as_ref().and_then(|t| t.emerging.as_ref()) {
+        row(
+            "rows in new topics".into(),
+            match found.groups.is_empty() {
+                true => Value::missing("none found"),
+                false => Value::percent_interval(found.share, found.share_ci95),
+            },
         );
     }
     if let Some(typical) = audit.thresholds.as_ref().and_then(cutoffs::typical) {

@@ -25,12 +25,15 @@ pub struct Measure {
 }
 
 /// What gates of an audit can name; `@K` stands for any list length.
-pub const AUDIT_MEASURES: [&str; 52] = [
+pub const AUDIT_MEASURES: [&str; 56] = [
     "faulty_share.reference",
     "faulty_share.current",
     "mixed_rows.reference",
     "mixed_rows.current",
     "duplicate_growth",
+    "near_duplicates.reference",
+    "near_duplicates.current",
+    "odd_batches",
     "missing_share",
     "paired_cosine",
     "paired_cosine.p05",
@@ -64,6 +67,7 @@ pub const AUDIT_MEASURES: [&str; 52] = [
     "known_items.recall@10.loss",
     "ood_excess",
     "ood_rate",
+    "emerging_share",
     "thresholds.rank_correlation",
     "thresholds.min_jaccard",
     "eps_eq",
@@ -158,6 +162,22 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
     );
     let growth = share(new.duplicate_rows, new) - share(old.duplicate_rows, old);
     list.add("duplicate_growth", Some(growth), None);
+    for (name, side) in [("reference", old), ("current", new)] {
+        let found = side.near_duplicates.as_ref().and_then(|n| n.headline());
+        list.add(
+            format!("near_duplicates.{name}"),
+            found.map(|f| f.share),
+            found.map(|f| f.ci95),
+        );
+    }
+    list.missing = "no column tells batches apart: --slice-by".to_owned();
+    let odd = new
+        .batches
+        .iter()
+        .filter(|b| b.is_made_another_way())
+        .count();
+    let told = !new.batches.is_empty();
+    list.add("odd_batches", told.then_some(odd as f64), None);
     let ids = audit.pairing.only_reference + audit.pairing.shared;
     let missing = audit.pairing.only_reference as f64 / ids.max(1) as f64;
     let paired = audit.pairing.kind == super::super::PairingKind::Paired;
@@ -208,6 +228,14 @@ pub fn audit_measures(audit: &Audit) -> Vec<Measure> {
         ood.and_then(|o| o.excess_ci95),
     );
     list.add("ood_rate", ood.map(|o| o.rate), ood.map(|o| o.rate_ci95));
+
+    list.missing = reason("emerging topics", "it is undefined here");
+    let emerging = audit.topics.as_ref().and_then(|t| t.emerging.as_ref());
+    list.add(
+        "emerging_share",
+        emerging.map(|e| e.share),
+        emerging.map(|e| e.share_ci95),
+    );
 
     list.missing = reason("thresholds", "too few pairs pass any threshold");
     let thresholds = audit.thresholds.as_ref();

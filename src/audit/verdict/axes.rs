@@ -24,6 +24,13 @@ fn axis(axis: AxisName, evidence: Vec<Evidence>) -> Axis {
     }
 }
 
+/// Adds to an axis what can only be known once it is there.
+pub(super) fn add(axis: &mut Axis, evidence: impl IntoIterator<Item = Evidence>) {
+    axis.evidence.extend(evidence);
+    axis.evidence.sort_by_key(|e| severity(e.state));
+    axis.state = worst(&axis.evidence);
+}
+
 /// A fact without an interval.
 fn fact(
     measure: &str,

@@ -8,9 +8,11 @@
 use rayon::prelude::*;
 
 mod features;
+mod held;
 mod parts;
 
 use self::features::{FEATURES, FREQUENCIES, FeatureSums};
+pub use self::held::HeldShare;
 pub use self::parts::{Decomposition, decompose};
 
 use super::bandwidth::PooledDistances;
@@ -73,6 +75,9 @@ pub struct PartitionMmd {
     pub slices: Vec<SliceMmd>,
     /// What of the samples' MMD² lies in shares, and what in contents.
     pub decomposition: Decomposition,
+    /// Per slice, what it holds of the samples' MMD²; `None` for slices that add less than a quarter,
+    /// and where that MMD² may as well be 0.
+    pub held: Vec<Option<HeldShare>>,
 }
 
 /// How far a slice's current rows are from its reference rows.
@@ -226,9 +231,11 @@ impl Layout {
             .map(|slice| slice.compare(sums, first_block, config))
             .collect();
         let (slices, sides): (Vec<SliceMmd>, Vec<[SideSums; 2]>) = compared.into_iter().unzip();
+        let decomposition = decomposition(&sides);
         PartitionMmd {
+            held: held::held_shares(self, sums, first_block, &decomposition.contributions),
             slices,
-            decomposition: decomposition(&sides),
+            decomposition,
         }
     }
 }

@@ -95,7 +95,17 @@ pub(super) fn data_section(data: &DataFaults) -> Section {
         Some(found) => Value::Count(found.foreign_rows),
         None => Value::Missing(None),
     };
-    Section {
+    let near = |side: &crate::audit::SideFaults| {
+        let found = side.near_duplicates.as_ref().and_then(|n| n.headline());
+        found.map_or(Value::Missing(None), |f| {
+            Value::percent_interval(f.share, f.ci95)
+        })
+    };
+    let precision = |side: &crate::audit::SideFaults| {
+        let main = side.precision.as_ref().and_then(|p| p.main());
+        main.map_or(Value::Missing(None), |main| main.name().into())
+    };
+    let mut section = Section {
         id: "data".to_owned(),
         title: "Data".to_owned(),
         lead: "Faults that no drift explains. Faulty rows take part in nothing else.".to_owned(),
@@ -115,6 +125,8 @@ pub(super) fn data_section(data: &DataFaults) -> Section {
                         count(a.duplicate_rows),
                         count(b.duplicate_rows),
                     ),
+                    ("near-duplicates, cosine of 0.99 or more", near(a), near(b)),
+                    ("precision of the values", precision(a), precision(b)),
                     (
                         "constant coordinates",
                         count(a.constant_dimensions.len() as u64),
@@ -149,7 +161,50 @@ pub(super) fn data_section(data: &DataFaults) -> Section {
                 },
             }),
         ],
-    }
+    };
+    section.items.extend(batches_table(data).map(Item::Table));
+    section
+}
+
+/// The batches in which something is odd.
+fn batches_table(data: &DataFaults) -> Option<Table> {
+    let sides = [("reference", &data.reference), ("current", &data.current)];
+    let all = sides
+        .iter()
+        .flat_map(|(name, side)| side.batches.iter().map(move |b| (name, b)));
+    let rows: Vec<Vec<Value>> = all
+        .filter(|(_, batch)| !batch.faults.is_empty())
+        .take(LISTED)
+        .map(|(name, batch)| {
+            let faults: Vec<&str> = batch.faults.iter().map(|f| f.label()).collect();
+            vec![
+                (*name).into(),
+                format!("{} = {}", batch.by, batch.name).into(),
+                Value::Count(batch.rows),
+                faults.join(", ").into(),
+                Value::Percent(batch.cut_share),
+                Value::Count(batch.constant_coordinates),
+                number(batch.median_norm),
+                number(batch.median_norm_others),
+                number(batch.effective_dimension_ratio),
+            ]
+        })
+        .collect();
+    (!rows.is_empty()).then(|| Table {
+        caption: "Odd batches, each against the other rows of its set".to_owned(),
+        columns: vec![
+            Column::left("set"),
+            Column::left("batch"),
+            Column::right("rows"),
+            Column::left("what is odd"),
+            Column::right("rows that end in zeros"),
+            Column::right("constant coordinates"),
+            Column::right("median length"),
+            Column::right("all others'"),
+            Column::right("directions filled, ratio"),
+        ],
+        rows,
+    })
 }
 
 pub(super) fn coordinates_section(found: &Coordinates) -> Section {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::metrics::slices::{
-    ShareState, Slice, SliceMeasure, SlicedBy, Slices, SlicingKind, WorstSlice,
+    DriftShared, ShareState, Slice, SliceMeasure, SlicedBy, Slices, SlicingKind, WorstSlice,
 };
 
 /// Slices of a partition that a table or figure shows.
@@ -119,6 +119,7 @@ pub(super) fn slices_section(found: &Slices) -> Section {
         }));
     }
     items.extend(parts_table(found).map(Item::Table));
+    items.extend(held_table(found).map(Item::Table));
     for partition in &found.partitions {
         items.extend(figure(partition, found.overlap_k).map(Item::Figure));
         items.push(Item::Table(slices_table(partition, found.overlap_k)));
@@ -129,6 +130,37 @@ pub(super) fn slices_section(found: &Slices) -> Section {
         lead: "Which topics and which slices of the metadata changed: by their share, by what is in them, and by what became of their items.".to_owned(),
         items,
     }
+}
+
+/// The slice of each slicing that holds most of the drift.
+fn held_table(found: &Slices) -> Option<Table> {
+    let partitions = found.partitions.iter();
+    let rows: Vec<Vec<Value>> = partitions
+        .filter_map(|partition| {
+            let held = partition.concentration.as_ref()?;
+            let of = match held.of {
+                DriftShared::Displacement => "movement of the items' vectors",
+                DriftShared::Mmd2 => "MMD²",
+            };
+            Some(vec![
+                held.label.as_str().into(),
+                of.into(),
+                Value::percent_interval(held.share, held.ci95),
+                Value::Percent(held.rows_share),
+            ])
+        })
+        .collect();
+    (!rows.is_empty()).then(|| Table {
+        caption: "The slice that holds most of the drift: what goes where it is left out"
+            .to_owned(),
+        columns: vec![
+            Column::left("slice"),
+            Column::left("drift"),
+            Column::right("its share of it [95 % interval]"),
+            Column::right("its share of the rows"),
+        ],
+        rows,
+    })
 }
 
 /// Mix and content of every distance.
