@@ -108,6 +108,71 @@ fn hidden_rows_are_found_by_id() {
     }
 }
 
+/// Rows of the majority that are like no others of it, but for the direction that all of its rows share, are not
+/// taken along.
+#[test]
+fn strays_of_the_majority_stay_with_it() {
+    let (mut strays, mut wrong) = (0, 0);
+    for seed in 0..5 {
+        let mut values = hidden(seed, 60);
+        let axis = Model::new(seed).axes[..DIM].to_vec();
+        let mut rng = Philox::new(seed, 9);
+        for i in 0..25 {
+            let row = &mut values[(7 * i + 3) * DIM..][..DIM];
+            for (v, along) in row.iter_mut().zip(&axis) {
+                *v = (0.7 * along + rng.normal() / (DIM as f64).sqrt()) as f32;
+            }
+        }
+        let found = look(&values);
+        let right = (0..60).filter(|i| found.foreign.contains(&(7 * i))).count();
+        assert!(right >= 57, "seed {seed}: recall {right}/60, {found:?}");
+        strays += 25;
+        wrong += found.foreign_rows as usize - right;
+    }
+    assert!(
+        20 * wrong <= strays,
+        "{wrong} of {strays} strays were taken along"
+    );
+}
+
+/// The program writes the rows that it found as a table.
+#[test]
+fn found_rows_are_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let values = hidden(1, 75);
+    let header = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {DIM}), }}",
+        values.len() / DIM
+    );
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(format!("{header:<117}\n").bytes());
+    bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("x.npy"), bytes).expect("a file");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_vecdrift"))
+        .args([
+            "audit",
+            &path("x.npy"),
+            &path("x.npy"),
+            "--out",
+            &path("out"),
+            "-q",
+        ])
+        .args(["--device", "cpu", "--permutations", "19"])
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{output:?}");
+    let table = std::fs::File::open(path("out/foreign.parquet")).expect("the table");
+    let table = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(table);
+    let rows = table
+        .expect("Parquet")
+        .metadata()
+        .file_metadata()
+        .num_rows();
+    // Both sides hold the same rows.
+    assert!((140..=160).contains(&rows), "{rows}");
+}
+
 #[test]
 fn clean_topics_raise_no_alarm() {
     for seed in 0..20 {

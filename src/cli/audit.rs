@@ -7,11 +7,15 @@ use super::plan::{self, Pass};
 use super::session::{self, Session, to_json};
 use super::{Error, InputArgs, Outcome, Path, PathBuf, Result};
 use crate::audit::gate::{AUDIT_MEASURES, audit_measures};
-use crate::audit::{self, AuditConfig, Audited, GoldenConfig, Items, QueryLogs};
+use crate::audit::{self, AuditConfig, Audited, DataFaults, GoldenConfig, Items, QueryLogs};
+use crate::embeddings::Ids;
 use crate::output::Output;
 use crate::report;
 use crate::sketch_file;
 use crate::source::write::{self, Column};
+
+/// File of the rows of another vector space.
+const FOREIGN: &str = "foreign.parquet";
 
 /// Audits the drift between two sets: checks, measures, judges
 ///
@@ -26,7 +30,8 @@ Examples:
       --queries-reference q_old.parquet --queries-current q_new.parquet
 
 With --out the folder gets report.html, result.json and, for sets that share
-ids, items.parquet with one row per item.")]
+ids, items.parquet with one row per item; foreign.parquet names rows of another
+vector space, where there are any.")]
 pub(super) struct AuditArgs {
     /// The embeddings as they were
     reference: String,
@@ -225,6 +230,9 @@ impl AuditArgs {
             if items.is_some() {
                 files.push(("items.parquet", "one row per shared item"));
             }
+            if write_foreign(&folder.join(FOREIGN), &output.results.data)? {
+                files.push((FOREIGN, "rows of another vector space"));
+            }
             page.outputs
                 .extend(files.into_iter().map(|(name, content)| report::Output {
                     path: folder.join(name).display().to_string(),
@@ -324,6 +332,30 @@ fn write_files<C: serde::Serialize, R: serde::Serialize>(
         write_items(&folder.join("items.parquet"), items)?;
     }
     Ok(())
+}
+
+/// One row per row of another vector space: the side and the id. Whether there was any.
+fn write_foreign(path: &Path, data: &DataFaults) -> Result<bool> {
+    let (mut sides, mut ids) = (Ids::new(), Ids::new());
+    for (name, side) in [("reference", &data.reference), ("current", &data.current)] {
+        for id in side
+            .mixed_spaces
+            .iter()
+            .flat_map(|found| &found.foreign_ids)
+        {
+            sides.push(name);
+            ids.push(id);
+        }
+    }
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    let columns: Vec<(&str, Column<'_>)> = vec![
+        ("side", Column::Id(&sides, Box::new(|i| i as u32))),
+        ("id", Column::Id(&ids, Box::new(|i| i as u32))),
+    ];
+    report::write_atomic(path, |file| write::parquet(file, path, ids.len(), &columns))?;
+    Ok(true)
 }
 
 /// One row per shared item.
