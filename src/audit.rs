@@ -505,6 +505,7 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
         noise_floor: noise_floor.as_ref(),
         churn: churn.as_ref(),
         sketched: of_sketches.as_ref(),
+        thresholds: thresholds.as_ref(),
     };
     let verdict = verdict::judge(&findings, &config.policy);
     Ok(Audited {

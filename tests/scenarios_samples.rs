@@ -424,3 +424,39 @@ fn chunks_of_documents_raise_no_alarm_where_groups_are_given() {
     );
     assert!(without[1] >= 10, "{without:?}");
 }
+
+/// Every vector moves a little and all neighbours stay: nothing to do. A shift that all share keeps the
+/// neighbours too, but thresholds no longer mean what they did.
+#[test]
+fn thresholds_are_recalibrated_only_where_that_changes_something() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Neighbours that a little noise does not change: a few rows on a wide circle of directions.
+    let mut random = Philox::new(4, 0);
+    let values: Vec<f32> = (0..400 * DIM).map(|_| random.normal() as f32).collect();
+    let old = write(folder.path(), "old.npy", &values, DIM);
+    let moved = write(folder.path(), "moved.npy", &again(&values, 5, 0.15), DIM);
+    let shifted: Vec<f32> = again(&values, 6, 0.05)
+        .iter()
+        .enumerate()
+        .map(|(i, v)| v + if i % DIM == 0 { 1.5 } else { 0.0 })
+        .collect();
+    let shifted = write(folder.path(), "shifted.npy", &shifted, DIM);
+    let action = |current: &str| {
+        let mut config = AuditConfig::new(old.as_str(), current);
+        config.ks = vec![10];
+        config.policy.min_intact_overlap = 0.6;
+        let verdict = audited(&config).verdict;
+        let rates = verdict.axes[1].evidence.iter();
+        let rate = rates
+            .filter(|e| e.measure.contains("pass rate"))
+            .find_map(|e| e.estimate)
+            .expect("a pass rate");
+        (verdict.action, rate)
+    };
+    let (harmless, rate) = action(&moved);
+    assert_eq!(harmless, Action::Monitor, "{rate}");
+    assert!(rate.abs() <= 0.2, "{rate}");
+    let (recalibrated, rate) = action(&shifted);
+    assert_eq!(recalibrated, Action::Recalibrate, "{rate}");
+    assert!(rate > 0.2, "{rate}");
+}

@@ -18,6 +18,7 @@ use crate::metrics::ood::Ood;
 use crate::metrics::overlap::Overlap;
 use crate::metrics::retrieval::{KnownItems, Retrieval};
 use crate::metrics::slices::Slices;
+use crate::metrics::thresholds::Thresholds;
 
 mod axes;
 
@@ -32,6 +33,9 @@ pub struct Policy {
     pub max_duplicate_growth: f64,
     /// Mean paired cosine from which old and new vectors may be mixed.
     pub min_mixable_cosine: f64,
+    /// Relative change of the share of pairs that pass an old threshold, where it is kept, up to which thresholds
+    /// need no recalibration.
+    pub max_pass_rate_change: f64,
     /// Overlap@10 from which neighbourhoods count as intact.
     pub min_intact_overlap: f64,
     /// Overlap@10 below which they count as broken.
@@ -74,6 +78,7 @@ impl Default for Policy {
             max_faulty_share: 0.001,
             max_duplicate_growth: 0.01,
             min_mixable_cosine: 0.99,
+            max_pass_rate_change: 0.2,
             min_intact_overlap: 0.85,
             min_similar_overlap: 0.5,
             min_share_of_ceiling: 0.98,
@@ -256,6 +261,7 @@ pub(super) struct Findings<'a> {
     pub(super) noise_floor: Option<&'a NoiseFloor>,
     pub(super) churn: Option<&'a Churn>,
     pub(super) sketched: Option<&'a Sketched>,
+    pub(super) thresholds: Option<&'a Thresholds>,
 }
 
 impl Findings<'_> {
@@ -360,6 +366,11 @@ fn decide(findings: &Findings<'_>, axes: &[Axis], policy: &Policy) -> (Action, S
                 Action::Adapter,
                 "the space was rotated but every neighbourhood stayed: old and new vectors must not be mixed, and one linear map brings them together".to_owned(),
                 "re-embedding everything on one side, or a rotation that does not hold out of sample",
+            ),
+            (Shifted, Ok, Ok | Unknown) if axes::thresholds_hold(findings, policy) => decision(
+                Action::Monitor,
+                "vectors moved, but neighbourhoods stayed and old thresholds let about as many pairs pass: nothing needs doing as long as old and new vectors are not mixed".to_owned(),
+                "a pass rate that changes by more than the policy's, an overlap@10 below it, or golden queries that lose",
             ),
             (Ok | Shifted, Ok, _) => decision(
                 Action::Recalibrate,

@@ -3,6 +3,7 @@
 use super::super::{PairingKind, SideFaults, queries};
 use super::{Axis, AxisName, AxisState, Evidence, Findings, Policy};
 use crate::metrics::comparability::SpaceRelation;
+use crate::metrics::thresholds::{ThresholdRow, Thresholds};
 
 /// Worst of the evidence's states: broken, then shifted, then unknown, then ok.
 fn worst(evidence: &[Evidence]) -> AxisState {
@@ -295,7 +296,52 @@ pub(super) fn coordinates(findings: &Findings<'_>, policy: &Policy) -> Axis {
             ),
         ));
     }
+    evidence.extend(pass_rate(findings, evidence[0].state, policy));
     axis(name, evidence)
+}
+
+/// Pairs that must pass an old threshold for its change to count: a tenth of them may be chance otherwise.
+const COUNTED_PAIRS: u64 = 1_000;
+
+/// The old threshold whose pass rate changes most if it is kept, and by what share.
+fn most_changed(found: &Thresholds) -> Option<(&ThresholdRow, f64)> {
+    let change = |row: &ThresholdRow| row.pass_rate_if_kept / row.pass_rate - 1.0;
+    let rows = found
+        .table
+        .iter()
+        .filter(|row| row.passing >= COUNTED_PAIRS);
+    rows.map(|row| (row, change(row)))
+        .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))
+}
+
+/// Whether thresholds were looked at and none needs recalibration.
+pub(super) fn thresholds_hold(findings: &Findings<'_>, policy: &Policy) -> bool {
+    let most = findings.thresholds.and_then(most_changed);
+    most.is_some_and(|(_, change)| change.abs() <= policy.max_pass_rate_change)
+}
+
+/// What becomes of old thresholds: of vectors that agree (`vectors`) it is no fault.
+fn pass_rate(findings: &Findings<'_>, vectors: AxisState, policy: &Policy) -> Option<Evidence> {
+    let found = findings.thresholds?;
+    let (row, change) = most_changed(found)?;
+    let holds = thresholds_hold(findings, policy);
+    Some(Evidence {
+        exact: found.exact,
+        ..fact(
+            "relative change of the pass rate of an old threshold that is kept, the largest",
+            Some(change),
+            found.pairs,
+            Some(policy.max_pass_rate_change),
+            if holds { AxisState::Ok } else { vectors },
+            format!(
+                "old thresholds {}: {:.0} % {} pairs pass {}",
+                if holds { "hold" } else { "mean something else" },
+                100.0 * change.abs(),
+                if change < 0.0 { "fewer" } else { "more" },
+                row.old
+            ),
+        )
+    })
 }
 
 pub(super) fn neighbourhoods(findings: &Findings<'_>, policy: &Policy) -> Axis {
