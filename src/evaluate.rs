@@ -25,6 +25,7 @@ mod classification;
 mod clustering;
 pub mod compare;
 mod inputs;
+mod instructions;
 mod logistic;
 pub mod measures;
 mod minibatch;

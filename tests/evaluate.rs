@@ -450,3 +450,33 @@ fn comparisons_find_what_changed_and_nothing_where_nothing_did() {
     assert_eq!(other.status.code(), Some(2));
     assert!(text(&other.stderr).contains("is the result of compare, expected evaluate"));
 }
+
+/// A run of one query in both ways: x moves from the first place to the third, y from the second to the first.
+#[test]
+fn changed_instructions_are_followed_or_not() {
+    let folder = TempDir::new().expect("a folder");
+    let write = |name: &str, content: &str| {
+        fs::write(folder.path().join(name), content).expect("a file");
+    };
+    write(
+        "q.tsv",
+        "query-id\tcorpus-id\tscore\na-og\tx\t1\na-og\tz\t1\na-changed\tz\t1\n",
+    );
+    write(
+        "r.trec",
+        "a-og Q0 x 1 3 t\na-og Q0 y 2 2 t\na-og Q0 z 3 1 t\na-changed Q0 y 1 3 t\na-changed Q0 z 2 2 t\na-changed Q0 x 3 1 t\n",
+    );
+    write("c.tsv", "query-id\tcorpus-id\na\tx\n");
+    let task = "name = \"s\"\n[[task]]\nname = \"T\"\ntype = \"retrieval\"\nqrels = \"q.tsv\"\nrun = \"r.trec\"\n";
+    write("s.toml", &format!("{task}changed = \"c.tsv\"\n"));
+    let output = run(folder.path(), &["evaluate", "s.toml", "--out", "out"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let of = |name: &str| metric(&folder.path().join("out"), "T", name).expect("a score");
+    assert_eq!(of("p-MRR"), 1.0 - 1.0 / 3.0);
+    assert_eq!(of("main_score"), of("p-MRR"));
+    assert_eq!(of("paired_accuracy"), 0.0);
+    write("c.tsv", "query-id\tcorpus-id\nb\tx\n");
+    let output = run(folder.path(), &["evaluate", "s.toml", "--out", "out"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no query was ranked both as ID-og and as ID-changed"));
+}

@@ -12,7 +12,7 @@ use super::beir;
 use super::inputs::{self, Vectors};
 use super::measures::{confidences, normalised_auc};
 use super::suite::{RankingFiles, RankingInput};
-use super::{Found, ItemScores, Job, Scores, rounded};
+use super::{Found, ItemScores, Job, Scores, instructions, rounded};
 use crate::audit::read_qrels;
 use crate::embeddings::Rows;
 use crate::engine::{Metric, score};
@@ -173,14 +173,20 @@ pub(super) fn evaluate(job: &mut Job<'_>, files: &RankingFiles, reranking: bool)
             query_metrics(ranking.iter().map(|(_, id)| &**id), &judged, ks)
         })
         .collect();
-    let main = if reranking {
+    let mut scores = aggregate(&run, &metrics, ks);
+    let mut main = if reranking {
         "map_at_1000"
     } else {
         "ndcg_at_10"
     };
+    if let Some(path) = &files.changed {
+        let changes = instructions::read_changes(path)?;
+        instructions::scores(path, &changes, &run, &metrics, ks, &mut scores)?;
+        main = "p-MRR";
+    }
     Ok(Found {
         main: main.to_owned(),
-        scores: aggregate(&run, &metrics, ks),
+        scores,
         items: item_scores(&run, &metrics, ks),
         run: Some(run),
     })

@@ -84,6 +84,10 @@ pub struct RankingFiles {
     pub skip_first_result: bool,
     /// Judged queries that have no vector are counted and left out rather than refused.
     pub allow_missing: bool,
+    /// Documents that a changed instruction makes irrelevant (query-id, corpus-id), for queries that stand
+    /// twice, as `ID-og` and `ID-changed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed: Option<String>,
     /// Cut-offs k of the metrics; the largest is the depth of the ranking.
     pub k_values: Vec<usize>,
 }
@@ -343,6 +347,7 @@ impl RankingFiles {
             ignore_identical_ids: keys.flag("ignore_identical_ids")?,
             skip_first_result: keys.flag("skip_first_result")?,
             allow_missing: keys.flag("allow_missing")?,
+            changed: keys.optional_path("changed")?,
             k_values,
         })
     }
