@@ -344,7 +344,9 @@ pub fn audit(config: &AuditConfig, engine: &Engine, progress: &dyn Progress) -> 
             Some(found)
         }
     };
-    let mut warnings: Vec<String> = inputs.iter().filter_map(InputSummary::warning).collect();
+    // A reference that is a sketch has more to say than that.
+    let told = inputs.iter().skip(usize::from(of_sketches.is_some()));
+    let mut warnings: Vec<String> = told.filter_map(InputSummary::warning).collect();
     warnings.extend(of_sketches.as_ref().map(Sketched::warning));
     let join = pair(engine, &reference, &current, &inputs, config, &mut warnings)?;
     let pairing = Pairing::new(&reference, &current, &join, &mut warnings);

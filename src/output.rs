@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::audit::gate::GateResult;
 use crate::embeddings::{Embeddings, IdSource, Roster, RowFaults};
 use crate::engine::DeviceInfo;
-use crate::source::SourceInfo;
+use crate::source::{LANDMARKS, SourceInfo};
 
 /// Version of the JSON's shape; grows when a key changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -111,8 +111,14 @@ impl InputSummary {
         }
     }
 
-    /// A sentence about rows left out, if any were.
+    /// A sentence about what stands for the whole input and is not: rows left out, the rows of a sketch.
     pub fn warning(&self) -> Option<String> {
+        if self.format == LANDMARKS {
+            return Some(format!(
+                "{} ({}) is a sketch: these are its {} landmarks, not the rows it was made of",
+                self.role, self.source, self.rows
+            ));
+        }
         let faults = [
             ("null", &self.faults.null),
             ("non-finite", &self.faults.non_finite),

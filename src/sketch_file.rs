@@ -8,10 +8,7 @@ use crate::embeddings::{IdSource, RowBlock};
 use crate::error::{Error, Result};
 use crate::metrics::sketch::{Sketch, SketchState};
 use crate::report;
-use crate::source::{self, ReadOptions, VectorFormat, VectorShape, write_vectors};
-
-/// Under what the metadata holds it.
-const NOTE: &str = "vecdrift.sketch";
+use crate::source::{self, ReadOptions, SKETCH_NOTE, VectorFormat, VectorShape, write_vectors};
 
 /// Grows when a number changes its meaning.
 const FORMAT: u32 = 1;
@@ -47,7 +44,7 @@ pub fn save(path: &Path, sketch: &Sketch) -> Result<()> {
         rows: Some(sketch.ids.len() as u64),
         vector_column: VECTOR,
         id_source: &IdSource::Column(ID.to_owned()),
-        note: Some((NOTE, note)),
+        note: Some((SKETCH_NOTE, note)),
     };
     let block = RowBlock {
         ids: sketch.ids.clone(),
@@ -65,7 +62,7 @@ pub fn save(path: &Path, sketch: &Sketch) -> Result<()> {
 /// # Errors
 /// The file cannot be read, or its parts do not fit each other.
 pub fn load(input: &str) -> Result<Option<Sketch>> {
-    let Some(note) = source::read_note(input, NOTE)? else {
+    let Some(note) = source::read_note(input, SKETCH_NOTE)? else {
         return Ok(None);
     };
     let refuse = |fact: String| {

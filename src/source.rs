@@ -43,12 +43,18 @@ pub struct ReadOptions {
     pub columns: Vec<String>,
 }
 
+/// Name of the note that makes a Parquet file a sketch.
+pub const SKETCH_NOTE: &str = "vecdrift.sketch";
+
+/// [`SourceInfo::format`] of a sketch that is read as embeddings: all it has are the rows it kept.
+pub const LANDMARKS: &str = "landmarks of a sketch";
+
 /// What an input holds, as far as headers tell.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct SourceInfo {
     /// The input as the user named it.
     pub name: String,
-    /// `parquet`, `arrow ipc`, `npy`, `npz` or `safetensors`.
+    /// `parquet`, `arrow ipc`, `npy`, `npz`, `safetensors` or `landmarks of a sketch`.
     pub format: String,
     /// Number of files.
     pub files: usize,

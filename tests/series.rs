@@ -252,6 +252,22 @@ fn sketches_outlive_their_vectors() {
     let inspected = run(&["inspect", &path("old.sketch"), "--format", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
     assert_eq!(json["inputs"][0]["rows"], 300);
+    // But nobody takes them for the corpus.
+    let mmd = run(&[
+        "mmd",
+        &path("old.sketch"),
+        &new,
+        "--permutations",
+        "19",
+        "--format",
+        "json",
+    ]);
+    let json: serde_json::Value = serde_json::from_slice(&mmd.stdout).expect("JSON");
+    let warning = json["warnings"][0].as_str().expect("a warning");
+    assert!(
+        warning.contains("is a sketch: these are its 300 landmarks"),
+        "{warning}"
+    );
 }
 
 #[test]
@@ -452,6 +468,12 @@ fn an_audit_takes_a_sketch_for_its_reference() {
         let shared = small["results"]["pairing"]["shared"].as_f64().unwrap();
         assert!((200.0..400.0).contains(&shared), "{shared}");
         assert_eq!(small["results"]["sketched"]["reference_landmarks"], 600);
+        assert!(
+            small["warnings"][0]
+                .as_str()
+                .unwrap()
+                .contains("a sketch of 3000 rows")
+        );
     }
     let refused = run(&["audit", &path("old.sketch"), &same, "--slice-by", "section"]);
     assert_eq!(refused.status.code(), Some(2));

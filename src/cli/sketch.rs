@@ -16,7 +16,7 @@ use crate::sketch_file;
 /// Keeps what a later comparison needs, when the vectors are gone
 ///
 /// Kernel means, moments, cluster sizes and a sample of rows: a few megabytes, however large the corpus.
-/// series and mmd between sketches need no vectors; audit takes a sketch as its reference.
+/// series compares sketches as it does vectors; audit takes a sketch as its reference.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

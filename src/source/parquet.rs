@@ -8,7 +8,9 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::columns::{self, Selection};
-use super::{BLOCK_BYTES, Request, Source, SourceInfo, damaged, guarded, open_file};
+use super::{
+    BLOCK_BYTES, LANDMARKS, Request, SKETCH_NOTE, Source, SourceInfo, damaged, guarded, open_file,
+};
 use crate::embeddings::RowBlock;
 use crate::error::{Error, Result};
 
@@ -32,18 +34,22 @@ fn footer(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
 
 /// A note in a file's metadata.
 pub(super) fn note(path: &Path, name: &str) -> Result<Option<String>> {
-    let builder = footer(path)?;
-    let notes = builder.metadata().file_metadata().key_value_metadata();
-    let found = notes.and_then(|all| all.iter().find(|note| note.key == name));
-    Ok(found.and_then(|note| note.value.clone()))
+    Ok(note_of(&footer(path)?, name))
+}
+
+fn note_of(builder: &ParquetRecordBatchReaderBuilder<File>, name: &str) -> Option<String> {
+    let notes = builder.metadata().file_metadata().key_value_metadata()?;
+    notes.iter().find(|note| note.key == name)?.value.clone()
 }
 
 pub(super) fn open(request: &Request<'_>) -> Result<Source> {
     let mut parts: Vec<Part> = Vec::new();
     let mut described = Vec::new();
     let mut dim = None;
+    let mut is_sketch = false;
     for path in request.files {
         let builder = footer(path)?;
+        is_sketch |= note_of(&builder, SKETCH_NOTE).is_some();
         let selection = Selection::new(builder.schema(), path, request)?;
         let rows: u64 = builder
             .metadata()
@@ -109,7 +115,7 @@ pub(super) fn open(request: &Request<'_>) -> Result<Source> {
     };
     let info = SourceInfo {
         name: request.name.to_owned(),
-        format: "parquet".to_owned(),
+        format: if is_sketch { LANDMARKS } else { "parquet" }.to_owned(),
         files: parts.len(),
         bytes: request.bytes,
         rows: parts.last().map(|p| p.offset + p.rows),
