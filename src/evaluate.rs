@@ -34,6 +34,7 @@ mod pair_classification;
 mod pairs;
 mod random;
 pub mod ranking;
+mod stratified;
 mod sts;
 mod suite;
 mod summarization;

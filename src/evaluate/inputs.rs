@@ -216,6 +216,7 @@ impl Vectors {
 }
 
 /// A labelled item.
+#[derive(Clone)]
 pub(super) struct LabelledItem {
     pub(super) id: String,
     pub(super) label: String,

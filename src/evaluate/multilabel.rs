@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::inputs::{LabelledItem, LabelledSplit, Vectors};
 use super::measures::label_ranking_precision;
 use super::random::Pcg64;
+use super::stratified::stratified_cut;
 use super::suite::LabelFiles;
 use super::{Found, ItemScores, Job, Scores};
 use crate::error::Result;
@@ -15,6 +16,8 @@ use crate::stats::paired::mean;
 const EXPERIMENTS: usize = 10;
 const SEED: u32 = 42;
 const NEIGHBOURS: usize = 5;
+/// Larger test splits are cut to so many rows.
+const MOST_TEST_ROWS: usize = 3_000;
 /// Between the labels of one item.
 const SEPARATOR: char = '|';
 
@@ -22,7 +25,7 @@ const SEPARATOR: char = '|';
 /// (Euclidean) have.
 pub(super) fn evaluate(job: &mut Job<'_>, files: &LabelFiles) -> Result<Found> {
     let data = LabelledSplit::read(job, files)?;
-    let (train, test) = (&data.train, &data.test);
+    let (train, test) = (&data.train, &cut(&data.test));
     // Labels that no test row has cannot be scored.
     let mut names: Vec<&str> = test.iter().flat_map(labels).collect();
     names.sort_unstable();
@@ -69,6 +72,28 @@ pub(super) fn evaluate(job: &mut Job<'_>, files: &LabelFiles) -> Result<Found> {
         items,
         run: None,
     })
+}
+
+/// At most 3,000 of the rows, drawn as MTEB draws them.
+fn cut(test: &[LabelledItem]) -> Vec<LabelledItem> {
+    if test.len() <= MOST_TEST_ROWS {
+        return test.to_vec();
+    }
+    let mut names: Vec<&str> = test.iter().flat_map(labels).collect();
+    names.sort_unstable();
+    names.dedup();
+    let numbers: Vec<Vec<usize>> = test
+        .iter()
+        .map(|item| {
+            let own = labels(item).filter_map(|label| names.binary_search(&label).ok());
+            let mut own: Vec<usize> = own.collect();
+            own.sort_unstable();
+            own.dedup();
+            own
+        })
+        .collect();
+    let kept = stratified_cut(&numbers, MOST_TEST_ROWS, SEED);
+    kept.into_iter().map(|row| test[row].clone()).collect()
 }
 
 fn labels(item: &LabelledItem) -> impl Iterator<Item = &str> {

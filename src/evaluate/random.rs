@@ -53,7 +53,8 @@ impl Mt19937 {
         twister
     }
 
-    fn next_u32(&mut self) -> u32 {
+    /// The next 32 bits.
+    pub fn next_u32(&mut self) -> u32 {
         if self.at == N {
             for i in 0..N {
                 let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % N] & 0x7fff_ffff);
