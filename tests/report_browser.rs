@@ -393,3 +393,40 @@ fn a_phone_does_not_scroll_sideways_and_paper_gets_the_drawings() {
     browser.settle();
     browser.content();
 }
+
+/// Reports as the program writes them: all figures drawn, nothing complained of, no scrolling sideways on a
+/// phone.
+#[test]
+fn reports_of_the_program_are_whole() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let fixture = |name: &str| format!("{}/fixtures/{name}.parquet", env!("CARGO_MANIFEST_DIR"));
+    let (old, half, new) = (fixture("reference"), fixture("half_b"), fixture("shifted"));
+    for (command, inputs) in [
+        ("audit", vec![old.as_str(), new.as_str()]),
+        ("series", vec![old.as_str(), half.as_str(), new.as_str()]),
+    ] {
+        let out = folder.path().join(command);
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_vecdrift"))
+            .arg(command)
+            .args(inputs)
+            .args(["--device", "cpu", "-q", "--out"])
+            .arg(&out)
+            .output()
+            .expect("the program runs");
+        assert!(output.status.success(), "{command}: {output:?}");
+        for width in [1200, 390] {
+            browser.show(&out.join("report.html"), width);
+            assert!(browser.count("figure.plot.interactive") > 1, "{command}");
+            assert_eq!(browser.count(".stage:not(:has(svg))"), 0, "{command}");
+            let beyond = browser.value("document.documentElement.scrollWidth - innerWidth");
+            assert!(
+                beyond.as_f64().unwrap() <= 0.0,
+                "{command}, {width}: {beyond} too wide"
+            );
+        }
+        browser.content();
+    }
+}
